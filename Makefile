@@ -1,0 +1,30 @@
+# `make demo` and `make test` make their own virtual environment. On Windows see README.md.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check bench clean
+
+demo: .venv/installed  ## train a GPT for 90 seconds, compare it with n-grams, sample
+	$(BIN)/python -m minigpt demo
+
+test: .venv/installed  ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: .venv/installed  ## style, types, spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell README.md minigpt tests benchmarks
+
+bench: .venv/installed  ## a training step beside PyTorch's (installs it first)
+	$(BIN)/pip install --quiet -r benchmarks/requirements.txt
+	$(BIN)/python -m benchmarks.train_step
+
+.venv/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -r requirements.txt
+	$(BIN)/pip install --quiet --no-deps -e .
+	touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
