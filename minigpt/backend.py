@@ -1,0 +1,84 @@
+"""The array library `xp`, chosen once: NumPy, or CuPy under MINIGPT_BACKEND=cupy.
+
+Every other file computes with `xp`, so one environment variable moves the whole package to a GPU.
+Random numbers always come from a NumPy generator that the caller passes in, so both start equal.
+"""
+
+import ctypes
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+
+def _choose(name: str) -> ModuleType:
+    """The module behind a backend's name, or a ValueError that says what to install."""
+    if name == "numpy":
+        return numpy
+    if name != "cupy":
+        raise ValueError(f"MINIGPT_BACKEND={name!r}: expected 'numpy' or 'cupy'")
+    try:
+        import cupy  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except ImportError as error:
+        raise ValueError(
+            "MINIGPT_BACKEND=cupy, but CuPy cannot be imported: install the wheel for your CUDA, "
+            f"cupy-cuda12x or cupy-cuda13x ({error})"
+        ) from error
+    if not cupy.is_available():
+        raise ValueError("MINIGPT_BACKEND=cupy, but CuPy finds no usable GPU: check the driver")
+    return cupy
+
+
+def _keep_freed_memory() -> None:
+    """Ask glibc to keep large freed blocks for the next allocation.
+
+    A training step frees and asks for the same sizes again and again. By default glibc returns
+    such blocks to the system, and the page faults that follow cost a third of a step. Other
+    systems' allocators are left as they are.
+    """
+    if sys.platform != "linux":
+        return
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library, such as musl
+        return
+    mallopt(M_MMAP_THRESHOLD, 1 << 30)
+    mallopt(M_TRIM_THRESHOLD, 1 << 30)
+
+
+xp: Any = _choose(os.environ.get("MINIGPT_BACKEND", "numpy"))
+_keep_freed_memory()
+
+
+def to_numpy(x: Any) -> numpy.ndarray:
+    """The array as a NumPy array on the host. The one place where data leaves a GPU."""
+    return xp.asnumpy(x) if hasattr(xp, "asnumpy") else numpy.asarray(x)
+
+
+def check_ids(name: str, ids: Any, n: int) -> None:
+    """Raise ValueError unless ids are integers in 0..n-1: NumPy wraps negative ones, CuPy any."""
+    if ids.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be integers, got {ids.dtype}")
+    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < n:
+        raise ValueError(f"{name} must be in 0..{n - 1}, got {int(ids.min())}..{int(ids.max())}")
+
+
+def scatter_add(idx: Any, rows: Any, n: int) -> Any:
+    """Sum rows that share an index: out[i] = sum of rows[j] over all j with idx[j] == i.
+
+    Shapes: idx (N,) int, 0 <= i < n; rows (N, C)  ->  (n, C).
+    A loop over N (`add.at`) is slow. Few targets: a one-hot matrix product, (n, N) @ (N, C).
+    Many: sort by target, then sum each run.
+    """
+    if n <= 1024 or len(idx) == 0:
+        onehot = xp.arange(n)[:, None] == idx  # (n, N)
+        return onehot.astype(rows.dtype) @ rows
+    order = xp.argsort(idx, kind="stable")
+    idx = idx[order]
+    starts = xp.flatnonzero(xp.concatenate([xp.ones(1, bool), idx[1:] != idx[:-1]]))
+    out = xp.zeros((n, rows.shape[1]), rows.dtype)
+    out[idx[starts]] = xp.add.reduceat(rows[order], starts, axis=0)
+    return out

@@ -1,0 +1,295 @@
+"""Fused primitives: the parts of a GPT whose backward pass is worth deriving by hand.
+
+Each has a twin in reference.py, composed from ops, that must give the same values and gradients.
+In-place work (`out=`, `+=`) is on arrays made here, never on an argument.
+"""
+
+import math
+from typing import Any
+
+from minigpt import backend
+from minigpt.backend import xp
+from minigpt.erf import erf
+from minigpt.ops import shape
+from minigpt.tensor import primitive
+
+
+@primitive
+def gelu(x, *, approximate="tanh"):
+    """Gaussian error linear unit: x * P(N(0, 1) <= x), or GPT-2's tanh form of it.
+
+    Shapes: x any -> the same.
+    VJP:    "none": dx = g * (Phi(x) + x phi(x)).  "tanh": with s = 1 / (1 + exp(-2u)),
+            u = sqrt(2/pi) (x + 0.044715 x^3):  dx = g * (s + 2 x s (1 - s) du/dx).
+    Raises: ValueError if approximate is neither "tanh" nor "none".
+    Source: Hendrycks & Gimpel 2016, arXiv:1606.08415.
+    """
+    if approximate == "none":
+        cdf = 0.5 * (1 + erf(x / math.sqrt(2)))
+        return x * cdf, (lambda g: g * (cdf + x * xp.exp(-x * x / 2) / math.sqrt(2 * math.pi)),)
+    if approximate != "tanh":
+        raise ValueError(f"approximate must be 'tanh' or 'none', got {approximate!r}")
+    linear, cubic = 2 * math.sqrt(2 / math.pi), 2 * math.sqrt(2 / math.pi) * 0.044715
+    s = xp.asarray(x * x)
+    s *= -cubic
+    s -= linear
+    s *= x  # -2u; (1 + tanh u) / 2 is the sigmoid of 2u, and exp is cheaper than tanh
+    xp.minimum(s, 80, out=s)  # exp stays finite in float32; the sigmoid is 0 there anyway
+    xp.exp(s, out=s)
+    s += 1
+    xp.reciprocal(s, out=s)
+
+    def vjp(g):
+        dx = x * x
+        dx *= 3 * cubic
+        dx += linear  # 2 du/dx
+        dx *= x
+        dx *= 1 - s
+        dx += 1
+        dx *= s
+        dx *= g
+        return (dx,)
+
+    return x * s, vjp
+
+
+@primitive
+def softmax(x, *, axis=-1):
+    """exp(x) / sum(exp(x)) along an axis.
+
+    Shapes: x any -> the same.
+    VJP:    dx = p * (g - sum(g * p)): the Jacobian is diag(p) - p p^T.
+    Source: Goodfellow et al. 2016, sec. 6.2.2.3.
+    """
+    p = xp.exp(x - x.max(axis=axis, keepdims=True))
+    p /= p.sum(axis=axis, keepdims=True)
+    return p, (lambda g: p * (g - (g * p).sum(axis=axis, keepdims=True)),)
+
+
+@primitive
+def log_softmax(x, *, axis=-1):
+    """x - log(sum(exp(x))) along an axis, without overflow.
+
+    Shapes: x any -> the same.
+    VJP:    dx = g - softmax(x) * sum(g).
+    Source: Goodfellow et al. 2016, sec. 6.2.2.3.
+    """
+    out = x - x.max(axis=axis, keepdims=True)
+    out -= xp.log(xp.exp(out).sum(axis=axis, keepdims=True))
+    return out, (lambda g: g - xp.exp(out) * g.sum(axis=axis, keepdims=True),)
+
+
+@primitive
+def layer_norm(x, w, b, *, eps=1e-5):
+    """Mean 0 and variance 1 along the last axis, then a gain w and an offset b.
+
+    Shapes: x (..., C), w (C,), b (C,) -> (..., C).
+    VJP:    dx = rstd * (gw - mean(gw) - xhat * mean(gw * xhat)),  gw = g * w;
+            dw = sum of g * xhat, db = sum of g, both over all but the last axis.
+    Raises: ValueError if w or b is not of x's last length.
+    Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450.
+    """
+    if w.shape != x.shape[-1:] or b.shape != x.shape[-1:]:
+        raise ValueError(f"layer_norm: x {x.shape} needs w and b of {x.shape[-1:]}, "
+                         f"got {w.shape} and {b.shape}")  # fmt: skip
+    C, x_shape = x.shape[-1], x.shape
+    x = x.reshape(-1, C)  # (N, C)
+    xhat = x - _row_sums(x) / C
+    rstd = 1 / xp.sqrt(_row_dots(xhat, xhat) / C + eps)  # (N, 1)
+    xhat *= rstd
+    out = xhat * w
+    out += b
+
+    def vjp(g):
+        g = g.reshape(-1, C)
+        dx = g * w  # gw
+        mean, projection = _row_sums(dx) / C, _row_dots(dx, xhat) / C  # (N, 1)
+        dx -= mean
+        dx -= xhat * projection
+        dx *= rstd
+        return dx.reshape(x_shape), (g * xhat).sum(0), _column_sums(g)
+
+    return out.reshape(x_shape), vjp
+
+
+def _row_sums(x: Any) -> Any:
+    """Sums along the last axis, (..., C) -> (..., 1). Short rows sum faster as a product."""
+    return (x @ xp.ones(x.shape[-1], x.dtype))[..., None]
+
+
+def _column_sums(x: Any) -> Any:
+    """Sums along the first axis, (N, C) -> (C,), as a product with ones."""
+    return xp.ones(len(x), x.dtype) @ x
+
+
+def _row_dots(x: Any, y: Any) -> Any:
+    """Inner products along the last axis, (..., C) and (..., C) -> (..., 1), in one pass."""
+    return xp.einsum("...c,...c->...", x, y)[..., None]
+
+
+@primitive
+def embedding(w, idx):
+    """Rows of a table: out[..., :] = w[idx[...], :].
+
+    Shapes: w (V, C), idx (...) int, 0 <= idx < V  ->  (..., C).
+    VJP:    dw[v] = sum of g over every place where idx == v: repeated ids add up.
+    Raises: ValueError if an id is no integer or out of range.
+    Source: Bengio et al. 2003, JMLR 3.
+    """
+    backend.check_ids("idx", idx, len(w))
+    V, C = w.shape
+
+    def dw(g):
+        return backend.scatter_add(idx.reshape(-1), g.reshape(-1, C), V)
+
+    return w[idx], (dw, None)
+
+
+@primitive
+def dropout(x, *, p, rng):
+    """Each element is 0 with probability p, else divided by 1 - p, so that the mean is kept.
+
+    Shapes: x any -> the same. rng: a NumPy generator.
+    VJP:    dx = g * mask / (1 - p), with the mask of the forward pass.
+    Raises: ValueError if p is outside 0 <= p < 1.
+    Source: Srivastava et al. 2014, JMLR 15.
+    """
+    mask = _dropout_mask(x, p, rng)
+    return x * mask, (lambda g: g * mask,)
+
+
+def _dropout_mask(x: Any, p: float, rng: Any) -> Any:
+    """0 with probability p, else 1 / (1 - p), of x's shape and dtype."""
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout: p must be in 0 <= p < 1, got {p}")
+    keep = rng.random(x.shape, dtype="float32") >= p  # on the host, so that backends agree
+    return xp.asarray(keep).astype(x.dtype) * (1 / (1 - p))
+
+
+@primitive
+def linear(x, w, b=None):
+    """x @ w + b.
+
+    Shapes: x (..., n), w (n, m), b (m,) -> (..., m).
+    VJP:    dx = g @ w^T, dw = x^T @ g, db = sum of g, over all but the last axis.
+    Raises: ValueError if the lengths n or m differ.
+    Source: Goodfellow et al. 2016, sec. 6.5.6.
+    """
+    if x.shape[-1] != w.shape[0] or (b is not None and b.shape != w.shape[1:]):
+        raise ValueError(f"linear: x {x.shape}, w {w.shape}, b {shape(b)} do not fit")
+    x_shape, rows = x.shape, x.reshape(-1, w.shape[0])  # (N, n): one product for all
+    out = rows @ w
+    if b is not None:
+        out += b
+    m = w.shape[1]
+    return out.reshape(*x_shape[:-1], m), (
+        lambda g: (g.reshape(-1, m) @ w.T).reshape(x_shape),
+        lambda g: rows.T @ g.reshape(-1, m),
+        lambda g: _column_sums(g.reshape(-1, m)),
+    )
+
+
+@primitive
+def causal_attention(q, k, v, *, p=0.0, rng=None):
+    """softmax(q k^T / sqrt(D)) v, where position t sees positions 0..t only.
+
+    Shapes: q, k, v (..., T, D) -> (..., T, D). p, rng: dropout of the weights, off without rng.
+    VJP:    dv = att^T g;  datt = g v^T;  ds = att * (datt - sum(datt * att)) per row;
+            dq = ds k / sqrt(D);  dk = ds^T q / sqrt(D).
+    Raises: ValueError if the shapes differ or p is outside 0 <= p < 1.
+    Source: Vaswani et al. 2017, arXiv:1706.03762, sec. 3.2.
+    """
+    if not q.shape == k.shape == v.shape:
+        raise ValueError(f"causal_attention: q {q.shape}, k {k.shape}, v {v.shape} must agree")
+    T, D = q.shape[-2:]
+    q = q * (1 / math.sqrt(D))
+    att = q @ k.swapaxes(-1, -2)  # (..., T, T), scores at first
+    att += xp.triu(xp.full((T, T), -math.inf, dtype=att.dtype), 1)  # before the softmax
+    att -= att.max(-1, keepdims=True)
+    xp.exp(att, out=att)
+    att /= _row_sums(att)
+    mask = None if rng is None else _dropout_mask(att, p, rng)
+    used = att if mask is None else att * mask
+    out = used @ v  # (..., T, D)
+
+    def vjp(g):
+        ds = g @ v.swapaxes(-1, -2)  # datt
+        if mask is not None:
+            ds *= mask
+        ds -= _row_dots(g, out)  # sum(datt * att) = sum(g * out): D numbers a row instead of T
+        ds *= att
+        dk = ds.swapaxes(-1, -2) @ q  # q carries the 1/sqrt(D)
+        dq = ds @ k
+        dq *= 1 / math.sqrt(D)
+        return dq, dk, used.swapaxes(-1, -2) @ g
+
+    return out, vjp
+
+
+@primitive
+def causal_self_attention(qkv, *, n_head, p=0.0, rng=None):
+    """causal_attention in n_head heads, on q, k, v packed side by side as one product makes them.
+
+    Shapes: qkv (B, T, 3C) -> (B, T, C), C = n_head * D. Head h has columns h*D..(h+1)*D of each.
+    VJP:    causal_attention's, written into one array of qkv's shape.
+    Raises: ValueError if 3 * n_head does not divide the last length.
+    Source: Vaswani et al. 2017, arXiv:1706.03762, sec. 3.2.2.
+    """
+    B, T, width = qkv.shape
+    if width % (3 * n_head):
+        raise ValueError(f"qkv of shape {qkv.shape} does not split into 3 * {n_head} heads")
+    C, D = width // 3, width // (3 * n_head)
+
+    def heads(x):  # (B, T, 3C) -> (3, B, H, T, D), a view
+        return x.reshape(B, T, 3, n_head, D).transpose(2, 0, 3, 1, 4)
+
+    out, attention_vjp = causal_attention.forward(*heads(qkv), p=p, rng=rng)
+
+    def vjp(g):
+        dqkv = xp.empty_like(qkv)
+        parts = attention_vjp(g.reshape(B, T, n_head, D).transpose(0, 2, 1, 3))
+        for place, part in zip(heads(dqkv), parts, strict=True):
+            place[...] = part
+        return (dqkv,)
+
+    return out.transpose(0, 2, 1, 3).reshape(B, T, C), vjp
+
+
+@primitive
+def cross_entropy(logits, targets, *, ignore_index=None, label_smoothing=0.0):
+    """Mean negative log-likelihood, in nats per token.
+
+    Shapes: logits (..., V) float; targets (...) int, 0 <= t < V  ->  () of logits' dtype.
+            Targets equal to ignore_index do not count. label_smoothing e: the target
+            distribution is (1 - e) onehot + e / V.
+    VJP:    dlogits = g * (softmax(logits) - target distribution) / N,  N = counted targets.
+    Raises: ValueError if shapes disagree, a target or e is out of range, or no target counts.
+    Source: Goodfellow et al. 2016, sec. 6.2.2.3; smoothing: Szegedy et al. 2015, sec. 7.
+    """
+    if targets.shape != logits.shape[:-1]:
+        raise ValueError(f"logits {logits.shape} need targets {logits.shape[:-1]}, "
+                         f"got {targets.shape}")  # fmt: skip
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be in 0..1, got {label_smoothing}")
+    V = logits.shape[-1]
+    flat, t = logits.reshape(-1, V), targets.reshape(-1)  # (N, V), (N,)
+    counted = xp.ones(t.shape, bool) if ignore_index is None else t != ignore_index
+    t = xp.where(counted, t, 0)
+    backend.check_ids("targets", t, V)
+    N = int(counted.sum())
+    if N == 0:
+        raise ValueError("cross_entropy: no target counts")
+    logp = flat - flat.max(-1, keepdims=True)
+    logp -= xp.log(xp.exp(logp).sum(-1, keepdims=True))
+    rows, e = xp.arange(len(t)), label_smoothing
+    nll = -logp[rows, t]  # (N,)
+    if e:
+        nll = (1 - e) * nll - e * logp.mean(-1)
+
+    def dlogits(g):
+        d = xp.exp(logp) - e / V
+        d[rows, t] -= 1 - e  # each row once
+        d *= counted[:, None] * (g / N)
+        return d.reshape(logits.shape)
+
+    return xp.where(counted, nll, 0).sum() / N, (dlogits, None)
