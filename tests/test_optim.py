@@ -1,0 +1,149 @@
+"""Optimizers and schedule: hand-computed steps, flat buffers, decay, clipping, errors.
+
+Ten recorded steps of each optimizer against an independent framework are in test_oracle.py.
+"""
+
+import math
+
+import numpy as np
+import pytest
+
+from minigpt.optim import CHUNK, SGD, Adam, AdamW, clip_grad_norm, warmup_cosine
+from minigpt.tensor import Tensor
+
+
+def leaf(*values, dtype="float64"):
+    return Tensor(np.array(values, dtype), requires_grad=True)
+
+
+def test_sgd_with_momentum_by_hand():
+    x = leaf(1.0)
+    optimizer = SGD([x], lr=0.1, momentum=0.5)
+    for wanted in (1 - 0.1 * 2, 0.8 - 0.1 * (0.5 * 2 + 2)):  # the gradient is always 2
+        optimizer.zero_grad()
+        (x * 2.0).sum().backward()
+        optimizer.step()
+        assert x.data[0] == pytest.approx(wanted, rel=1e-15)
+
+
+def test_adams_first_step_is_lr_whatever_the_gradients_size():
+    for size in (1e-3, 1.0, 1e6):
+        x = leaf(5.0, -5.0)
+        optimizer = Adam([x], lr=0.01, eps=1e-12)
+        x.grad = np.array([size, -size])
+        optimizer.step()
+        np.testing.assert_allclose(x.data, [4.99, -4.99], rtol=1e-8)
+
+
+def test_adamw_decays_what_it_is_told_to_and_nothing_else():
+    matrix, gain, table = leaf([2.0, 2.0]), leaf(2.0, 2.0), leaf([2.0, 2.0])
+    for decay, kept in ((None, [gain]), ([matrix], [gain, table]), ([gain], [matrix, table])):
+        params = [Tensor(p.data.copy(), requires_grad=True) for p in (matrix, gain, table)]
+        chosen = None if decay is None else [
+            q for q, p in zip(params, (matrix, gain, table), strict=True) if p in decay
+        ]  # fmt: skip
+        AdamW(params, lr=0.1, weight_decay=0.5, decay=chosen).step()  # gradients are 0
+        for q, p in zip(params, (matrix, gain, table), strict=True):
+            wanted = 2.0 if any(p is k for k in kept) else 2.0 * (1 - 0.1 * 0.5)
+            np.testing.assert_allclose(q.data, wanted, rtol=1e-15)
+
+
+def test_decay_is_decoupled_from_the_gradient():
+    """The decay is lr * weight_decay * x, not rescaled by Adam: compare two gradient sizes."""
+    moved = []
+    for size in (1e-2, 1e2):
+        x = leaf([3.0])
+        optimizer = AdamW([x], lr=0.1, weight_decay=0.2, eps=1e-12)
+        x.grad = np.array([[size]])
+        optimizer.step()
+        moved.append(x.data[0, 0])
+    assert moved[0] == pytest.approx(3 * (1 - 0.02) - 0.1, rel=1e-9)
+    assert moved[1] == pytest.approx(moved[0], rel=1e-9)
+
+
+def test_chunks_change_nothing():
+    rng = np.random.default_rng(0)
+    sizes = (CHUNK + 5, 3, 2 * CHUNK)
+    start, grads = ([rng.standard_normal(n) for n in sizes] for _ in range(2))
+    together = [Tensor(a.copy(), requires_grad=True) for a in start]
+    apart = [Tensor(a.copy(), requires_grad=True) for a in start]
+    optimizers = [Adam(together, 0.1), *(Adam([p], 0.1) for p in apart)]
+    for _ in range(3):
+        for p, q, g in zip(together, apart, grads, strict=True):
+            p.grad, q.grad = g.copy(), g.copy()
+        for optimizer in optimizers:
+            optimizer.step()
+    for p, q, a in zip(together, apart, start, strict=True):
+        assert (p.data == q.data).all()
+        assert not np.allclose(p.data, a)
+
+
+def test_parameters_and_gradients_are_views_of_the_flat_buffers():
+    a, b = leaf([1.0, 2.0], [3.0, 4.0]), leaf(5.0, 6.0)
+    optimizer = SGD([a, b], lr=1.0)
+    np.testing.assert_array_equal(optimizer.data, [1, 2, 3, 4, 5, 6])
+    ((a * 2.0).sum() + (b * 3.0).sum()).backward()
+    np.testing.assert_array_equal(optimizer.grad, [2, 2, 2, 2, 3, 3])
+    optimizer.step()
+    np.testing.assert_array_equal(b.data, [2, 3])
+    optimizer.zero_grad()
+    assert (a.grad == 0).all()
+
+
+def test_gradients_accumulate_until_zero_grad():
+    x = leaf(1.0)
+    optimizer = SGD([x], lr=1.0)
+    for _ in range(3):
+        (x * 2.0).sum().backward()
+    assert x.grad[0] == 6
+    optimizer.step()
+    assert x.data[0] == 1 - 6
+
+
+def test_a_replaced_gradient_is_used():
+    x, y = leaf(1.0), leaf(1.0)
+    optimizer = SGD([x, y], lr=1.0)
+    (x * 1.0).sum().backward()
+    (y * 1.0).sum().backward()
+    x.grad, y.grad = np.array([5.0]), None
+    optimizer.step()
+    assert (x.data[0], y.data[0]) == (-4.0, 1.0)
+
+
+def test_clipping_scales_all_gradients_together():
+    a, b = leaf(0.0, 0.0), leaf([0.0])
+    a.grad, b.grad = np.array([3.0, 0.0]), np.array([[4.0]])
+    assert float(clip_grad_norm([a, b], 10.0)) == pytest.approx(5.0)
+    np.testing.assert_array_equal(a.grad, [3, 0])  # below the limit nothing changes
+    assert float(clip_grad_norm([a, b], 1.0)) == pytest.approx(5.0)
+    np.testing.assert_allclose(a.grad, [0.6, 0], rtol=1e-10)
+    np.testing.assert_allclose(b.grad, [[0.8]], rtol=1e-10)
+
+
+def test_clipping_gradients_that_are_all_zero():
+    a = leaf(0.0)
+    a.grad = np.zeros(1)
+    assert float(clip_grad_norm([a], 1.0)) == 0
+    assert a.grad[0] == 0
+
+
+def test_warmup_then_cosine():
+    lr = [warmup_cosine(i, lr=2.0, warmup=4, steps=21, final=0.1) for i in range(21)]
+    np.testing.assert_allclose(lr[:5], [0.5, 1.0, 1.5, 2.0, 2.0])
+    assert lr[12] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))  # half-way between step 4 and step 20
+    assert lr[20] == pytest.approx(0.2)
+    assert all(b < a for a, b in zip(lr[4:], lr[5:], strict=False))
+    quarter = warmup_cosine(8, lr=2.0, warmup=4, steps=21, final=0.0)
+    assert quarter == pytest.approx(1 + math.cos(math.pi / 4))
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="at least one parameter"):
+        SGD([], lr=1.0)
+    x = leaf(1.0)
+    with pytest.raises(ValueError, match="twice"):
+        SGD([x, x], lr=1.0)
+    with pytest.raises(ValueError, match="one dtype"):
+        SGD([x, leaf(1.0, dtype="float32")], lr=1.0)
+    with pytest.raises(ValueError, match="requires_grad"):
+        SGD([Tensor([1.0])], lr=1.0)
