@@ -1,0 +1,100 @@
+"""A corpus: distinct documents with their origin, and its split into train, val and test.
+
+Two habits keep a held-out score honest. Documents are de-duplicated *before* the split, since a
+paragraph that stands in both parts rewards memory; and whole documents go to one part, since the
+second half of a sentence is easy to guess after training on the first.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Distinct documents, where they come from, and under which licence.
+
+    `duplicates` counts the documents that `deduplicate` removed on the way here.
+    """
+
+    name: str
+    documents: tuple[str, ...]
+    source: str
+    licence: str
+    duplicates: int
+
+    @property
+    def text(self) -> str:
+        """All documents, each ended by a newline."""
+        return _join(self.documents)
+
+    @property
+    def characters(self) -> int:
+        """Length of `text` in characters: the newline that ends each document counts."""
+        return len(self.text)
+
+    def card(self) -> str:
+        """A short description for people: origin, licence and sizes."""
+        return "\n".join(
+            [
+                f"name        {self.name}",
+                f"source      {self.source}",
+                f"licence     {self.licence}",
+                f"documents   {len(self.documents):,} ({self.duplicates:,} duplicates removed)",
+                f"characters  {self.characters:,} ({len(set(self.text)):,} distinct)",
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Three texts that share no document. Each ends in a newline."""
+
+    train: str
+    val: str
+    test: str
+
+
+def paragraphs(text: str) -> list[str]:
+    """The blank-line separated blocks of `text`, without the blank ones; indents are kept."""
+    blocks = (block.strip("\n").rstrip() for block in re.split(r"\n\s*\n", text))
+    return [block for block in blocks if block]
+
+
+def deduplicate(documents: Iterable[str]) -> tuple[tuple[str, ...], int]:
+    """The first of each set of equal documents, in order, and how many were removed.
+
+    Two documents are equal when they differ only in white space or case.
+    """
+    documents = list(documents)
+    first: dict[str, str] = {}  # a dict keeps order; a set would not
+    for document in documents:
+        first.setdefault(" ".join(document.split()).casefold(), document)
+    return tuple(first.values()), len(documents) - len(first)
+
+
+def split(corpus: Corpus, val: float = 0.05, test: float = 0.05) -> Splits:
+    """Cut a corpus into three parts at random, whole documents at a time; always the same cut.
+
+    `val` and `test` are fractions of the documents. Within a part the documents keep their order.
+    Raises: ValueError if a fraction leaves no room, or there are too few documents for three parts.
+    """
+    if not (val > 0 and test > 0 and val + test < 1):
+        raise ValueError(f"val and test must be positive and sum to less than 1, got {val}, {test}")
+    n = len(corpus.documents)
+    n_val, n_test = max(1, round(val * n)), max(1, round(test * n))
+    if n_val + n_test >= n:
+        raise ValueError(
+            f"corpus {corpus.name!r} has {n} documents: too few to give train, val and"
+            f" test at least one each with val={val}, test={test}"
+        )
+    order = np.random.default_rng(0).permutation(n)  # (n,)
+    parts = np.split(order, [n - n_val - n_test, n - n_test])  # train, val, test
+    return Splits(*(_join(corpus.documents[i] for i in sorted(part)) for part in parts))
+
+
+def _join(documents: Iterable[str]) -> str:
+    """The documents as one text, each ended by a newline."""
+    return "".join(document + "\n" for document in documents)
