@@ -1,0 +1,68 @@
+"""Held-out loss of a model, beside the baselines on the same characters."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from minigpt import functional as F
+from minigpt.backend import xp
+from minigpt.baselines.ngram import NGram
+from minigpt.model import GPT
+from minigpt.tensor import no_grad
+
+
+def nats_per_token(model: GPT, ids: np.ndarray, batch_size: int = 64) -> float:
+    """Mean negative log-likelihood of ids[1:], each token scored once.
+
+    Windows of block_size overlap by half, and only the second half of each is scored (of the first
+    window, all): every token has at least half a block of context, or all there is.
+    Shapes: ids (N,) int, N >= 2.
+    """
+    if len(ids) < 2:
+        raise ValueError(f"need at least 2 tokens to score one, got {len(ids)}")
+    total, T = 0.0, model.config.block_size
+    stride = max(1, T // 2)
+    starts = [0, *range(stride, len(ids) - 1 - T + stride, stride)] if len(ids) - 1 > T else [0]
+    with no_grad():
+        for i in range(0, len(starts), batch_size):
+            total += _score(model, ids, starts[i : i + batch_size], min(T, len(ids) - 1), stride)
+    return total / (len(ids) - 1)
+
+
+def _score(model: GPT, ids: np.ndarray, starts: list[int], T: int, stride: int) -> float:
+    """Summed nats of the tokens that these windows score. The last window is moved to the end."""
+    total_tokens = len(ids) - 1
+    places = np.array([[min(s, total_tokens - T)] for s in starts]) + np.arange(T)  # (B, T)
+    # A window starting at s > 0 scores what the window before it did not reach.
+    fresh = np.array([s + T - stride if s else 0 for s in starts])  # first place scored
+    targets = np.where(places >= fresh[:, None], ids[places + 1], -1)
+    logits = model(ids[places])
+    loss = F.cross_entropy(logits, xp.asarray(targets), ignore_index=-1)
+    return loss.item() * int((targets >= 0).sum())
+
+
+@dataclass(frozen=True)
+class Score:
+    """One line of the table: nats per character on the held-out text."""
+
+    name: str
+    nats: float
+
+    @property
+    def bits(self) -> float:
+        return self.nats / math.log(2)
+
+
+def compare(model: GPT, train: np.ndarray, test: np.ndarray, order: int = 5) -> Iterator[Score]:
+    """Scores on test[1:] of uniform guessing, n-grams counted on train, and the model.
+
+    Shapes: train (N,), test (M,) int, M >= 2. order: of the longest n-gram.
+    """
+    V = model.config.vocab_size
+    yield Score("uniform", math.log(V))
+    nats = NGram(order, V).fit(train).nats_by_order(test)[:, 1:].mean(1)  # (order,)
+    for n in range(order):
+        yield Score(f"{n + 1}-gram", float(nats[n]))
+    yield Score("GPT", nats_per_token(model, test))

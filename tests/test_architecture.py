@@ -1,0 +1,196 @@
+"""The house rules that a program can hold: imports one way, NumPy in one place, sizes, start-up."""
+
+import ast
+import io
+import json
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "minigpt"
+FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+CORE = ("tensor.py", "ops.py", "functional.py", "nn.py", "model.py")
+
+# What each module may import from the package. A folder's name stands for its modules.
+MAY_IMPORT: dict[str, set[str]] = {
+    "backend": set(),
+    "tensor": {"backend"},
+    "ops": {"backend", "tensor"},
+    "erf": {"backend"},
+    "functional": {"backend", "tensor", "ops", "erf"},
+    "nn": {"backend", "tensor", "ops", "functional"},
+    "model": {"backend", "tensor", "ops", "functional", "nn"},
+    "reference": {"backend", "tensor", "ops"},
+    "gradcheck": {"backend", "tensor"},
+    "optim": {"backend", "tensor"},
+    "tokenizer": set(),
+    "data": {"data"},
+    "baselines": {"baselines"},
+    "checkpoint": {"backend", "nn", "model", "tokenizer"},
+    "generate": {"backend", "tensor", "model", "checkpoint", "tokenizer"},
+    "evaluate": {"backend", "tensor", "functional", "model", "baselines"},
+    "train": {"backend", "functional", "model", "checkpoint", "optim", "tokenizer", "evaluate"},
+    "plot": {"checkpoint", "evaluate"},
+    "cli": {"backend", "data", "model", "checkpoint", "generate", "tokenizer", "evaluate",
+            "train", "plot"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}  # fmt: skip
+
+# Everything else computes with backend.xp. These work on the CPU: files, counting, random numbers.
+MAY_IMPORT_NUMPY = {
+    "backend.py", "checkpoint.py", "cli.py", "evaluate.py", "generate.py", "gradcheck.py",
+    "reference.py", "tokenizer.py", "train.py", "baselines/ngram.py", "data/corpus.py",
+}  # fmt: skip
+
+# Loaded only where used, each with its reason beside it.
+LATE_IMPORTS = {"backend.py", "cli.py", "__main__.py", "data/facts.py", "data/pydoc.py"}
+
+
+def tree(name):
+    return ast.parse((PACKAGE / name).read_text("utf-8"))
+
+
+def imports(node):
+    """Dotted names that the import statements below node load."""
+    for child in ast.walk(node):
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, "imports are absolute"
+            if child.module == "minigpt":
+                yield from (f"minigpt.{alias.name}" for alias in child.names)
+            else:
+                yield child.module
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_point_one_way(name):
+    module = name.split("/")[0].removesuffix(".py")
+    assert module in MAY_IMPORT, f"say in MAY_IMPORT what {name} may import"
+    used = {dotted.split(".")[1] for dotted in imports(tree(name)) if dotted.startswith("minigpt.")}
+    assert used <= MAY_IMPORT[module], f"{name} imports {used - MAY_IMPORT[module]}"
+
+
+def test_the_table_has_no_cycle():
+    order: list[str] = []
+    while len(order) < len(MAY_IMPORT):
+        free = [m for m, uses in MAY_IMPORT.items() if m not in order and uses - {m} <= {*order}]
+        assert free, f"a cycle among {set(MAY_IMPORT) - set(order)}"
+        order += free
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_numpy_and_cupy_come_through_backend(name):
+    top = {dotted.split(".")[0] for dotted in imports(tree(name))}
+    assert "cupy" not in top or name == "backend.py"
+    assert "numpy" not in top or name in MAY_IMPORT_NUMPY
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_stand_at_the_top(name):
+    functions = [n for n in ast.walk(tree(name)) if isinstance(n, ast.FunctionDef)]
+    late = {dotted for function in functions for dotted in imports(function)}
+    assert not late or name in LATE_IMPORTS, f"{name} imports {late} inside a function"
+
+
+def code_lines(name):
+    """Lines with code: neither blank, nor comment, nor docstring."""
+    source = (PACKAGE / name).read_text("utf-8")
+    kept = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT,
+                              tokenize.DEDENT, tokenize.ENDMARKER):  # fmt: skip
+            kept |= set(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", None), str):
+            kept -= set(range(node.lineno, node.end_lineno + 1))
+    return len(kept)
+
+
+def test_the_core_is_read_in_one_evening():
+    lines = {name: code_lines(name) for name in CORE}
+    print(lines, sum(lines.values()))
+    assert sum(lines.values()) <= 800
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_and_functions_are_short(name):
+    text = (PACKAGE / name).read_text("utf-8")
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            length = node.end_lineno - body[0].lineno + 1 if body else 0
+            assert length <= 40, f"{name}: {node.name} has {length} lines"
+
+
+def test_functions_are_short_at_the_median():
+    lengths = sorted(
+        node.end_lineno - node.lineno + 1
+        for name in FILES
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.FunctionDef)
+    )
+    assert lengths[len(lengths) // 2] <= 10
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_module_and_public_name_has_a_docstring(name):
+    module = tree(name)
+    assert ast.get_docstring(module), name
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            docstring = ast.get_docstring(node)
+            assert docstring, f"{name}: {node.name}"
+            assert len(docstring.splitlines()) <= 12, f"{name}: {node.name}"
+
+
+def test_no_pickle_no_network_no_absolute_path():
+    for name in FILES:
+        top = {dotted.split(".")[0] for dotted in imports(tree(name))}
+        assert not top & {"pickle", "shelve", "marshal", "urllib", "http", "socket", "requests"}
+        for node in ast.walk(tree(name)):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert not node.value.startswith(("/home", "/root", "/tmp", "C:\\"))
+
+
+def measure(code):
+    """Run code in a fresh interpreter; what it prints, as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return json.loads(done.stdout)
+
+
+def test_the_core_loads_numpy_and_nothing_else():
+    code = """
+import json, sys
+before = set(sys.modules)
+import minigpt, minigpt.model, minigpt.gradcheck, minigpt.optim, minigpt.reference
+new = {name.split(".")[0] for name in set(sys.modules) - before}
+print(json.dumps(sorted(new - set(sys.stdlib_module_names))))
+"""
+    assert measure(code) == ["minigpt", "numpy"]
+
+
+def test_import_is_quick():
+    """0.3 s is the promise; measured a few times, because a busy machine only ever adds."""
+    code = (
+        "import time; t = time.perf_counter(); import minigpt.model; print(time.perf_counter()-t)"
+    )
+    assert min(measure(code) for _ in range(5)) < 0.3
+
+
+def test_public_names_resolve():
+    import minigpt
+
+    for name in minigpt.__all__:
+        assert getattr(minigpt, name) is not None
+    assert set(minigpt.__all__) <= set(dir(minigpt))
+    with pytest.raises(AttributeError, match="no attribute 'Tenser'"):
+        minigpt.Tenser  # noqa: B018

@@ -1,0 +1,236 @@
+"""The command line as a user meets it: files, tables, help, and errors on one line."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from minigpt.__main__ import main
+
+SMALL = ["--n-layer", "1", "--n-head", "2", "--n-embd", "16", "--block-size", "16"]
+ROOT = Path(__file__).parent.parent
+COMMANDS = ("demo", "train", "sample", "eval", "info")
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def text(tmp_path):
+    lines = [f"line {i} says that {i} and {i} are {2 * i}\n" for i in range(400)]
+    (tmp_path / "sums.txt").write_text("".join(lines), "utf-8")
+    return "sums.txt"
+
+
+@pytest.fixture
+def trained(text, capsys):
+    assert main(["train", "--data", text, "--steps", "20", "--eval-every", "10", *SMALL]) == 0
+    capsys.readouterr()
+    return "runs/sums-1"
+
+
+def python(*args, **env):
+    return subprocess.run(
+        [sys.executable, "-m", "minigpt", *args],
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+    )  # fmt: skip
+
+
+def table(out):
+    """name -> nats per character, from a printed table; bits must be nats / ln 2."""
+    rows = re.findall(r"^  (\S+) +(\d+\.\d{3}) +(\d+\.\d{3})$", out, re.M)
+    for _, nats, bits in rows:
+        assert abs(float(nats) / 0.693147 - float(bits)) < 2e-3
+    return {name: float(nats) for name, nats, _ in rows}
+
+
+def test_train_writes_everything_and_says_where(text, tmp_path, capsys):
+    assert main(["train", "--data", text, "--steps", "20", "--eval-every", "10", *SMALL]) == 0
+    out = capsys.readouterr().out
+    folder = tmp_path / "runs" / "sums-1"
+    names = {"best.safetensors", "last.safetensors", "log.jsonl", "loss.png"}
+    assert {p.name for p in folder.iterdir()} == names
+    for name in names:
+        assert name in out
+    assert "sums.txt" in out
+    assert "held out" in out
+    assert (folder / "loss.png").read_bytes()[:4] == b"\x89PNG"
+    steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert steps == [0, 10, 20]
+
+
+def test_a_second_run_gets_a_folder_of_its_own_and_the_same_losses(text, tmp_path):
+    for _ in range(2):
+        assert main(["train", "--data", text, "--steps", "10", "--seed", "1", *SMALL]) == 0
+    texts = [(tmp_path / f"runs/sums-{i}/log.jsonl").read_text() for i in (1, 2)]
+    logs = [[json.loads(line) for line in text.splitlines()] for text in texts]
+    for log in logs:
+        for line in log:
+            del line["seconds"], line["tokens_per_second"]
+    assert [line["step"] for line in logs[0]] == [0, 10]
+    assert logs[0] == logs[1]
+
+
+def test_sample_streams_the_prompt_and_n_characters(trained, capsys):
+    assert main(["sample", "--prompt", "line 7", "-n", "40", "--seed", "3"]) == 0
+    out = capsys.readouterr().out
+    text, speed = out.rsplit("\n\n", 1)
+    assert text.startswith("line 7")
+    assert len(text) == len("line 7") + 40
+    assert re.fullmatch(r"40 tokens, [\d,]+ tokens/s\n", speed)
+    main(["sample", "--prompt", "line 7", "-n", "40", "--seed", "3"])
+    assert capsys.readouterr().out.rsplit("\n\n", 1)[0] == text
+    main(["sample", "--prompt", "line 7", "-n", "40", "--seed", "4"])
+    assert capsys.readouterr().out.rsplit("\n\n", 1)[0] != text
+
+
+def test_eval_prints_the_table(trained, capsys):
+    assert main(["eval", f"{trained}/best.safetensors"]) == 0
+    names = ["uniform", "1-gram", "2-gram", "3-gram", "4-gram", "5-gram", "GPT"]
+    assert list(table(capsys.readouterr().out)) == names
+
+
+def test_info_of_a_checkpoint_and_of_a_shape(trained, capsys):
+    assert main(["info", f"{trained}/last.safetensors"]) == 0
+    out = capsys.readouterr().out
+    sizes = re.findall(r"^\w\S*\.(?:weight|bias) .*? ([\d,]+)$", out, re.M)
+    total = re.search(r"^parameters +([\d,]+)$", out, re.M)[1]
+    assert sum(int(size.replace(",", "")) for size in sizes) == int(total.replace(",", ""))
+    assert "backend   numpy" in out
+    assert "blas" in out
+    assert main(["info", "--n-layer", "2", "--n-embd", "64"]) == 0
+    assert "h.1.mlp.c_proj.weight" in capsys.readouterr().out
+
+
+def test_demo_in_short(capsys):
+    assert main(["demo", "--seconds", "4"]) == 0
+    out = capsys.readouterr().out
+    scores = table(out)
+    assert list(scores) == ["uniform", "1-gram", "2-gram", "3-gram", "4-gram", "5-gram", "GPT"]
+    assert scores["GPT"] < scores["1-gram"]
+    assert abs(scores["5-gram"] - 1.571) < 1e-3  # counted anew, on the pinned text
+    assert all(f"\n{i}." in out for i in (1, 2, 3))
+    assert re.search(r"training +[\d,]+ tokens/s", out)
+    assert "runs/demo-1/loss.png" in out.replace("\\", "/")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_examples(command, capsys):
+    with pytest.raises(SystemExit) as done:
+        main([command, "--help"])
+    assert done.value.code == 0
+    out = capsys.readouterr().out
+    assert "examples:" in out
+    assert f"python -m minigpt {command}" in out
+
+
+def test_help_lists_the_commands_and_every_option_has_a_unit_or_meaning(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    for command in COMMANDS:
+        assert re.search(rf"^ +{command} +\S+", out, re.M)
+
+
+def fails(capsys, *argv):
+    """Run a command that must fail; return its one line of error."""
+    try:
+        code = main(argv)
+    except SystemExit as done:  # argparse
+        code = done.code
+    assert code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    return error
+
+
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, trained, capsys):
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "short.txt").write_text("".join(f"{i}\n" for i in range(30)))
+    (tmp_path / "broken.safetensors").write_bytes(b"nonsense")
+    best = f"{trained}/best.safetensors"
+    for argv, message in (
+        (["train", "--data", "empty.txt"], "holds no text"),
+        (["train", "--data", "short.txt"], "block_size"),
+        (["train", "--data", "nowhere"], "expected one of facts, pydoc"),
+        (["train", "--n-embd", "10", "--n-head", "4"], "n_embd 10 must be a multiple"),
+        (["train", "--lr", "-1"], "lr must be positive"),
+        (["train", "--steps", "many"], "invalid int value"),
+        (["train", "--steps", "5", "--seconds", "5"], "not both"),
+        (["train", "--resume", "runs/none"], "no such checkpoint"),
+        (["train", "--data", "sums.txt", "--out", trained], f"--resume {trained}"),
+        (["sample", best, "--prompt", "line §"], "does not know: '§'"),
+        (["sample", best, "--prompt", ""], "at least one character"),
+        (["sample", best, "--temperature", "-1"], "must be >= 0"),
+        (["sample", "broken.safetensors"], "not a whole safetensors file"),
+        (["sample", "missing.safetensors"], "no such checkpoint"),
+        (["eval", best, "--data", "facts"], "does not know"),
+        (["train", "--bogus"], "unrecognized arguments"),
+        (["fly"], "invalid choice"),
+        ([], "required"),
+    ):
+        assert message in fails(capsys, *argv), argv
+
+
+def test_no_trained_model_yet(capsys):
+    assert "run `python -m minigpt demo`" in fails(capsys, "sample")
+
+
+def test_a_full_disk_while_training(text, tmp_path, monkeypatch, capsys):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert "cannot write" in fails(capsys, "train", "--data", text, "--steps", "2", *SMALL)
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [("torch", "expected 'numpy' or 'cupy'"), ("cupy", "MINIGPT_BACKEND=cupy")],
+)
+def test_a_backend_that_is_not_there(backend, message):
+    if backend == "cupy":
+        cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+        if cupy.is_available():
+            pytest.skip("there is a GPU here, so this backend is there")
+    done = python("info", MINIGPT_BACKEND=backend)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_saves_and_resume_goes_on(text, tmp_path, capsys):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "minigpt", "train", "--data", text, "--steps", "100000", *SMALL],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    last = tmp_path / "runs/sums-1/last.safetensors"
+    while not last.exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=30)
+    assert process.returncode == 0, error
+    assert "stopped at step" in out
+    assert "--resume runs/sums-1" in out
+    assert (tmp_path / "runs/sums-1/loss.png").exists()
+
+
+def test_resume_continues_the_options_of_the_run(text, capsys):
+    args = ["train", "--data", text, "--steps", "20", "--eval-every", "10", *SMALL]
+    assert main([*args, "--out", "runs/mine"]) == 0
+    capsys.readouterr()
+    assert main(["train", "--resume", "runs/mine"]) == 0
+    assert "runs/mine/best.safetensors" in capsys.readouterr().out.replace("\\", "/")

@@ -1,0 +1,68 @@
+"""Held-out loss: each token scored once, with at least half a block of context."""
+
+import math
+
+import numpy as np
+import pytest
+
+from minigpt import functional as F
+from minigpt.baselines.ngram import NGram
+from minigpt.evaluate import Score, compare, nats_per_token
+from minigpt.model import GPT, GPTConfig
+from minigpt.tensor import no_grad
+
+
+def model(block_size=8):
+    rng = np.random.default_rng(0)
+    gpt = GPT(GPTConfig(5, block_size, n_layer=1, n_head=2, n_embd=8), rng, "float64")
+    for p in gpt.parameters():
+        p.data += 0.3 * rng.standard_normal(p.shape)
+    return gpt
+
+
+def one_at_a_time(gpt, ids, stride):
+    """The definition, slowly: the context of target i starts where its window starts."""
+    T, last = gpt.config.block_size, len(ids) - 1
+    total = 0.0
+    for i in range(last):  # the target is ids[i + 1]
+        window = 0 if i < T else math.ceil((i - T + 1) / stride) * stride
+        window = min(window, max(0, last - T))
+        with no_grad():
+            logp = F.log_softmax(gpt(ids[None, window : i + 1])).data[0, -1]
+        total -= logp[ids[i + 1]]
+    return total / last
+
+
+@pytest.mark.parametrize("n", [2, 5, 8, 9, 10, 12, 13, 16, 17, 29, 64])
+@pytest.mark.parametrize("block_size", [7, 8])
+def test_each_token_once(n, block_size):
+    gpt = model(block_size)
+    ids = np.random.default_rng(n).integers(0, 5, n)
+    for batch_size in (1, 3, 64):
+        got = nats_per_token(gpt, ids, batch_size)
+        assert got == pytest.approx(one_at_a_time(gpt, ids, block_size // 2), rel=1e-12)
+
+
+def test_uniform_model_scores_ln_v():
+    gpt = model()
+    for p in gpt.parameters():
+        p.data[...] = 0
+    ids = np.random.default_rng(0).integers(0, 5, 50)
+    assert nats_per_token(gpt, ids) == pytest.approx(math.log(5), rel=1e-12)
+
+
+def test_table_scores_the_same_characters():
+    gpt, rng = model(), np.random.default_rng(1)
+    train, test = rng.integers(0, 5, 400), rng.integers(0, 5, 60)
+    scores = list(compare(gpt, train, test, order=3))
+    assert [s.name for s in scores] == ["uniform", "1-gram", "2-gram", "3-gram", "GPT"]
+    assert scores[0].nats == pytest.approx(math.log(5))
+    for order in (1, 2, 3):
+        assert scores[order].nats == pytest.approx(NGram(order, 5).fit(train).nats(test)[1:].mean())
+    assert scores[4].nats == nats_per_token(gpt, test)
+    assert Score("", math.log(2)).bits == pytest.approx(1.0)
+
+
+def test_too_short():
+    with pytest.raises(ValueError, match="at least 2 tokens"):
+        nats_per_token(model(), np.array([1]))
