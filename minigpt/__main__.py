@@ -13,6 +13,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, ModuleNotFoundError) as error:
         print(f"minigpt: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("minigpt: stopped", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
         sys.stderr.close()
         return 1

@@ -58,6 +58,11 @@ def to_numpy(x: Any) -> numpy.ndarray:
     return xp.asnumpy(x) if hasattr(xp, "asnumpy") else numpy.asarray(x)
 
 
+def overflow_allowed() -> Any:
+    """A context in which an overflow to inf is no warning. (CuPy never warns.)"""
+    return numpy.errstate(over="ignore")
+
+
 def check_ids(name: str, ids: Any, n: int) -> None:
     """Raise ValueError unless ids are integers in 0..n-1: NumPy wraps negative ones, CuPy any."""
     if ids.dtype.kind not in "iu":

@@ -1,7 +1,6 @@
 """Held-out loss of a model, beside the baselines on the same characters."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,14 +54,11 @@ class Score:
         return self.nats / math.log(2)
 
 
-def compare(model: GPT, train: np.ndarray, test: np.ndarray, order: int = 5) -> Iterator[Score]:
-    """Scores on test[1:] of uniform guessing, n-grams counted on train, and the model.
+def score_baselines(V: int, train: np.ndarray, test: np.ndarray, order: int = 5) -> list[Score]:
+    """Uniform guessing over V tokens, and n-grams counted on train, on the tokens test[1:].
 
     Shapes: train (N,), test (M,) int, M >= 2. order: of the longest n-gram.
     """
-    V = model.config.vocab_size
-    yield Score("uniform", math.log(V))
     nats = NGram(order, V).fit(train).nats_by_order(test)[:, 1:].mean(1)  # (order,)
-    for n in range(order):
-        yield Score(f"{n + 1}-gram", float(nats[n]))
-    yield Score("GPT", nats_per_token(model, test))
+    grams = [Score(f"{n + 1}-gram", float(nats[n])) for n in range(order)]
+    return [Score("uniform", math.log(V)), *grams]

@@ -34,10 +34,10 @@ class GPTConfig:
     """Model. Raises ValueError if a size is not positive or n_head does not fit."""
 
     vocab_size: int = option(95, "distinct tokens")
-    block_size: int = option(64, "longest context, in tokens")
-    n_layer: int = option(3, "blocks")
+    block_size: int = option(32, "longest context, in tokens")
+    n_layer: int = option(2, "blocks")
     n_head: int = option(4, "attention heads a block")
-    n_embd: int = option(128, "channels of the residual stream")
+    n_embd: int = option(96, "channels of the residual stream")
     dropout: float = option(0.0, "probability of dropping an activation, 0 <= p < 1")
     bias: bool = option(True, "offsets in linear layers and layer norms")
 

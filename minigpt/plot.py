@@ -40,7 +40,8 @@ def loss_figure(path: Path, log: Sequence[dict[str, Any]], baselines: Sequence[S
         )  # fmt: skip
     axes.set(xlabel="optimizer step", ylabel="loss (nats per token)", title="What the run learned")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.set_xlim(left=0)
+    axes.legend(framealpha=1, edgecolor="none")
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120, metadata={"Software": None})
     write_whole(path, content.getvalue())

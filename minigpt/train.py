@@ -43,14 +43,14 @@ class TrainConfig:
     data: str = option("facts", "corpus: facts, pydoc, or the path of a text file or folder")
     steps: int = option(0, "optimizer steps (0: what --seconds allows, or else 2000)")
     seconds: float = option(0.0, "train for about this long, in seconds")
-    batch_size: int = option(16, "sequences a step")
-    lr: float = option(3e-3, "highest learning rate, after the warm-up")
+    batch_size: int = option(32, "sequences a step")
+    lr: float = option(8e-3, "highest learning rate, after the warm-up; less for wider models")
     final_lr: float = option(0.05, "last learning rate, as a fraction of the highest")
     warmup: int = option(50, "steps of linear warm-up")
     weight_decay: float = option(0.1, "decoupled weight decay, per unit of learning rate")
     beta2: float = option(0.99, "Adam's memory of squared gradients")
     clip: float = option(1.0, "largest global norm of the gradient")
-    eval_every: int = option(100, "steps between evaluations")
+    eval_every: int = option(200, "steps between evaluations")
     eval_tokens: int = option(10_000, "held-out tokens of an evaluation during training")
     seed: int = option(0, "seed of weights, batches and dropout")
 
@@ -102,13 +102,14 @@ class Trainer:
         self.best = math.inf
         self.log: list[dict[str, Any]] = []
         self.step_seconds: list[float] = []
+        self.eval_seconds = 0.0
         self.losses: list[float] = []  # since the last evaluation
         if resume is not None:
             self._restore(resume)
 
     # --- the loop ---
 
-    def run(self, report: Callable[[str], None] = print) -> None:
+    def run(self, report: Callable[[str], None] = tqdm.write) -> None:
         """Train to the last planned step, or until Ctrl-C; then everything is on the disk.
 
         Raises: TrainingError if the loss is no longer a number, CheckpointError if saving fails.
