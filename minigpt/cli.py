@@ -51,7 +51,9 @@ def demo(args: argparse.Namespace) -> None:
     print("\nThree samples at temperature 0.8:\n")
     started = time.perf_counter()
     for seed in range(3):
-        print(f"{seed + 1}.", *_sample(trainer, "\n", 150, 0.8, seed), sep="")
+        print(
+            f"{seed + 1}. " + "".join(_sample(trainer, "\n", 150, 0.8, seed)).replace("\n", "\n   ")
+        )
     speed = 3 * 150 / (time.perf_counter() - started)
     print(f"\ntraining    {trainer.tokens_per_second():,.0f} tokens/s, {trainer.step} steps")
     print(f"sampling    {speed:,.0f} tokens/s")
