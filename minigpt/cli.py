@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from minigpt import data
 from minigpt.backend import xp
@@ -129,12 +129,28 @@ def _train(args: argparse.Namespace, folder: str | Path) -> tuple[Trainer, dict[
     print(corpus.card())
     print(f"model       {model.num_parameters():,} parameters, "
           f"{model.flops_per_token() / 1e6:.1f} MFLOP a token")  # fmt: skip
+    print(f"threads     {'1: a narrow model gains nothing from more' if _narrow(model) else 'all'}")
     print(f"run         {folder}\n")
     trainer = Trainer(model, tokenizer, ids["train"], ids["val"], config, folder, rng, resume)
-    trainer.run()
-    grams = score_baselines(tokenizer.vocab_size, ids["train"], ids["val"])[1:]
+    with _threads(model):
+        trainer.run()
+    grams = score_baselines(tokenizer.vocab_size, ids["train"], trainer.val_ids)[1:]
     loss_figure(folder / "loss.png", trainer.log, grams)
     return trainer, ids
+
+
+def _narrow(model: GPT) -> bool:
+    """Whether the matrix products are too small to be worth sharing among cores."""
+    return model.config.n_embd < 128
+
+
+def _threads(model: GPT) -> threadpool_limits:
+    """BLAS threads by a rule, not by measuring, so that a run can be repeated to the last bit.
+
+    A second thread saves a narrow model a few per cent on an idle machine. On a busy one each
+    product waits for a core that it does not get, and a step takes many times as long.
+    """
+    return threadpool_limits(1 if _narrow(model) else None, user_api="blas")
 
 
 def _encode(tokenizer: CharTokenizer, corpus: data.Corpus) -> dict[str, np.ndarray]:
@@ -148,13 +164,15 @@ def _sample(trained: Trainer | Checkpoint, prompt: str, n: int, temperature: flo
     if not prompt:
         raise ValueError("--prompt must have at least one character")
     idx, rng = trained.tokenizer.encode(prompt)[None], np.random.default_rng(seed)  # (1, T)
-    for token in generate(trained.model, idx, n, rng=rng, temperature=temperature):
-        yield trained.tokenizer.decode(token)
+    with _threads(trained.model):
+        for token in generate(trained.model, idx, n, rng=rng, temperature=temperature):
+            yield trained.tokenizer.decode(token)
 
 
 def _print_table(model: GPT, ids: dict[str, np.ndarray]) -> None:
     """The baselines and the model on the test part."""
-    gpt = Score("GPT", nats_per_token(model, ids["test"]))
+    with _threads(model):
+        gpt = Score("GPT", nats_per_token(model, ids["test"]))
     print(f"  {'model':10s}{'nats/char':>12s}{'bits/char':>12s}")
     for score in [*score_baselines(model.config.vocab_size, ids["train"], ids["test"]), gpt]:
         print(f"  {score.name:10s}{score.nats:12.3f}{score.bits:12.3f}")

@@ -30,11 +30,12 @@ def gelu(x, *, approximate="tanh"):
     if approximate != "tanh":
         raise ValueError(f"approximate must be 'tanh' or 'none', got {approximate!r}")
     linear, cubic = 2 * math.sqrt(2 / math.pi), 2 * math.sqrt(2 / math.pi) * 0.044715
+    # 2u = x (linear + cubic x^2), and (1 + tanh u) / 2 = 1 / (1 + exp(-2u)): exp costs less.
     s = xp.asarray(x * x)
     s *= -cubic
     s -= linear
-    s *= x  # -2u; (1 + tanh u) / 2 is the sigmoid of 2u, and exp is cheaper than tanh
-    with backend.overflow_allowed():  # to inf, where the sigmoid is 0
+    s *= x  # -2u
+    with backend.overflow_allowed():  # to inf, where s is 0
         xp.exp(s, out=s)
     s += 1
     xp.divide(1, s, out=s)
@@ -46,7 +47,7 @@ def gelu(x, *, approximate="tanh"):
         dx *= x
         dx *= 1 - s
         dx += 1
-        dx *= s
+        dx *= s  # s + 2 x s (1 - s) du/dx
         dx *= g
         return (dx,)
 

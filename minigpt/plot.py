@@ -24,7 +24,12 @@ def loss_figure(path: Path, log: Sequence[dict[str, Any]], baselines: Sequence[S
     axes = figure.add_subplot()
     rows = [row for row in log if row["step"]]
     steps = [row["step"] for row in rows]
-    axes.plot(steps, [row["train_loss"] for row in rows], color=TRAIN, label="training")
+    axes.plot(
+        steps,
+        [row["train_loss"] for row in rows],
+        color=TRAIN,
+        label="training (mean since the last point)",
+    )
     held_out = [row["val_loss"] for row in rows]
     axes.plot(steps, held_out, color=HELD_OUT, marker="o", ms=3, label="held out")
     for score in baselines:
@@ -35,10 +40,10 @@ def loss_figure(path: Path, log: Sequence[dict[str, Any]], baselines: Sequence[S
         )  # fmt: skip
     if held_out:
         axes.annotate(
-            f"{held_out[-1]:.2f}", (steps[-1], held_out[-1]), xytext=(-4, 8),
-            textcoords="offset points", ha="right", color=HELD_OUT, weight="bold",
+            f"{held_out[-1]:.2f}", (steps[-1], held_out[-1]), xytext=(0, -8),
+            textcoords="offset points", ha="right", va="top", color=HELD_OUT, weight="bold",
         )  # fmt: skip
-    axes.set(xlabel="optimizer step", ylabel="loss (nats per token)", title="What the run learned")
+    axes.set(xlabel="optimizer step", ylabel="loss (nats per token)", title="Loss during training")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlim(left=0)
     axes.legend(framealpha=1, edgecolor="none")

@@ -124,7 +124,7 @@ class Trainer:
                 loss = self._step()
                 bar.update()
                 bar.set_postfix_str(f"loss {loss:.3f}, {self.tokens_per_second():,.0f} tokens/s")
-                if self.planned is None and self.step >= min(self.config.warmup, 50):
+                if self.planned is None and self._can_plan():
                     bar.total = self.planned = self._plan()
                     report(f"plan: {self.planned} steps; --steps {self.planned} repeats this run")
                 if self.step % self.config.eval_every == 0 or self.step == self.planned:
@@ -165,6 +165,11 @@ class Trainer:
         return warmup_cosine(
             self.step, lr=c.lr, warmup=c.warmup, steps=self.planned or c.warmup, final=c.final_lr
         )
+
+    def _can_plan(self) -> bool:
+        """At the end of the warm-up, whose rates need no plan; on a slow machine even earlier."""
+        late = time.perf_counter() - self.started > 0.1 * self.config.seconds
+        return self.step >= min(self.config.warmup, 50) or (late and self.step >= 5)
 
     def _plan(self) -> int:
         """How many steps fit into the time, from the steps and the evaluation done so far."""
