@@ -27,6 +27,7 @@ def __getattr__(name: str):
     """
     if name not in _HOME:
         raise AttributeError(f"module 'minigpt' has no attribute {name!r}")
+    importlib.import_module("minigpt.ops")  # binds the operators of Tensor
     return getattr(importlib.import_module(f"minigpt.{_HOME[name]}"), name)
 
 

@@ -1,24 +1,34 @@
 """`python -m minigpt`, and the `minigpt` command."""
 
+import os
 import sys
 from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0, or 2 after an error, which is told in one line."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a console may lack characters of the corpus
+            stream.reconfigure(errors="replace")
     try:
         from minigpt import cli  # here, because it chooses the backend, which may not be there
 
-        return cli.run(argv)
-    except (ValueError, ModuleNotFoundError) as error:
-        print(f"minigpt: error: {error}", file=sys.stderr)
-        return 2
+        try:
+            return cli.run(argv)
+        finally:
+            sys.stdout.flush()  # here, where a reader that has gone is no error
     except KeyboardInterrupt:
         print("minigpt: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return 1
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"minigpt: error: {error}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"minigpt: error: not enough memory: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

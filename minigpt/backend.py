@@ -58,6 +58,14 @@ def to_numpy(x: Any) -> numpy.ndarray:
     return xp.asnumpy(x) if hasattr(xp, "asnumpy") else numpy.asarray(x)
 
 
+def read_only(x: Any) -> Any:
+    """A view of x that cannot be written to. (CuPy has no such views: there, x itself.)"""
+    view = xp.asarray(x).view()
+    if isinstance(view, numpy.ndarray):
+        view.flags.writeable = False
+    return view
+
+
 def overflow_allowed() -> Any:
     """A context in which an overflow to inf is no warning. (CuPy never warns.)"""
     return numpy.errstate(over="ignore")

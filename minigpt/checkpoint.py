@@ -69,9 +69,10 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):  # it is gone already if all went well
+            temporary.unlink()
 
 
 def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
@@ -86,15 +87,17 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise CheckpointError(f"{path}: not a checkpoint of format {FORMAT!r}")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from error
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: a safetensors file, but not a checkpoint of {FORMAT!r}")
     try:
         config = GPTConfig(**json.loads(metadata["config"]))
         tokenizer = CharTokenizer.from_json(metadata["tokenizer"])
         training = json.loads(metadata["training"])
+        if not isinstance(training, dict) or not isinstance(training.get("config", {}), dict):
+            raise ValueError(f"training state is {training!r}")
         state = {k.removeprefix(_STATE): arrays.pop(k) for k in [*arrays] if k.startswith(_STATE)}
         dtypes = {array.dtype.name for array in arrays.values()} or {"float32"}
         model = GPT(config, np.random.default_rng(0), dtype=max(dtypes))

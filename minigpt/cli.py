@@ -3,33 +3,26 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Sequence
 from inspect import getdoc
 from itertools import count
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from minigpt import data
+from minigpt import __version__, data
 from minigpt.backend import xp
 from minigpt.checkpoint import Checkpoint, load_checkpoint
 from minigpt.evaluate import Score, nats_per_token, score_baselines
 from minigpt.generate import generate
 from minigpt.model import GPT, GPTConfig
+from minigpt.options import Parser, add_options, config_of, positive
 from minigpt.tokenizer import CharTokenizer
-from minigpt.train import TrainConfig, Trainer
+from minigpt.train import TrainConfig, Trainer, fingerprint, saved_config
 
 RUNS = Path("runs")
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with an error on one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+CHECKPOINT_HELP = "a checkpoint, or the folder of a run (default: the latest run)"
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -68,15 +61,22 @@ def train(args: argparse.Namespace) -> None:
     bits on another machine, thread count or backend. With --seconds the clock plans the number of
     steps; the run says how many, and --steps repeats it.
     """
-    trainer, _ = _train(args, args.resume or args.out or _free_folder(Path(args.data).stem))
+    given = sorted(set(vars(args)) - {"command", "out", "resume"})
+    if args.resume and (given or args.out):
+        given = ["--" + name.replace("_", "-") for name in given] + ["--out"] * bool(args.out)
+        raise ValueError(f"--resume keeps the run's own options: leave out {', '.join(given)}")
+    name = Path(getattr(args, "data", TrainConfig.data)).resolve().stem
+    trainer, _ = _train(args, args.resume or args.out or _free_folder(name))
     _print_written(trainer.folder)
 
 
 def sample(args: argparse.Namespace) -> None:
     """Continue a prompt with a trained model."""
-    checkpoint, started = load_checkpoint(args.checkpoint or _newest()), time.perf_counter()
+    checkpoint = load_checkpoint(_checkpoint_path(args.checkpoint))
+    pieces = _sample(checkpoint, args.prompt, args.n, args.temperature, args.seed)
+    started = time.perf_counter()
     sys.stdout.write(args.prompt)
-    for piece in _sample(checkpoint, args.prompt, args.n, args.temperature, args.seed):
+    for piece in pieces:
         sys.stdout.write(piece)
         sys.stdout.flush()
     print(f"\n\n{args.n} tokens, {args.n / (time.perf_counter() - started):,.0f} tokens/s")
@@ -84,20 +84,25 @@ def sample(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Score a trained model on held-out text, beside uniform guessing and n-grams."""
-    path = args.checkpoint or _newest()
+    path = _checkpoint_path(args.checkpoint)
     checkpoint = load_checkpoint(path)
-    name = args.data or checkpoint.training.get("config", {}).get("data", TrainConfig.data)
+    trained_on = checkpoint.training.get("config", {}).get("data", TrainConfig.data)
+    name = args.data or trained_on
     ids = _encode(checkpoint.tokenizer, data.load(name))
     print(f"{path} on {len(ids['test']) - 1:,} held-out characters of {name}:\n")
+    if name != trained_on:
+        print(f"The n-grams are counted on {name}; the GPT was trained on {trained_on}.\n")
+    elif checkpoint.training.get("corpus") != fingerprint(ids["train"], ids["val"]):
+        print(f"{name} has changed since the training, which may have seen this text.\n")
     _print_table(checkpoint.model, ids)
 
 
 def info(args: argparse.Namespace) -> None:
     """Print a model's parameters and cost, and what this machine computes with."""
     if args.checkpoint:
-        model = load_checkpoint(args.checkpoint).model
+        model = load_checkpoint(_checkpoint_path(args.checkpoint)).model
     else:
-        model = GPT(_config(GPTConfig, args, vocab_size=94), np.random.default_rng(0))
+        model = GPT(config_of(GPTConfig, args, vocab_size=94), np.random.default_rng(0))
     for name, p in model.named_parameters():
         print(f"{name:26s}{str(p.shape):>14s}{p.size:14,d}")
     print(f"{'parameters':40s}{model.num_parameters():14,d}")
@@ -119,17 +124,17 @@ def _train(args: argparse.Namespace, folder: str | Path) -> tuple[Trainer, dict[
     resume = load_checkpoint(folder / "last.safetensors") if getattr(args, "resume", 0) else None
     if resume is None and (folder / "last.safetensors").exists():
         raise ValueError(f"{folder} holds a run: --resume {folder} goes on with it")
-    config = TrainConfig(**resume.training["config"]) if resume else _config(TrainConfig, args)
+    config = saved_config(resume) if resume else config_of(TrainConfig, args)
     corpus = data.load(config.data)
     tokenizer = resume.tokenizer if resume else CharTokenizer.from_text(corpus.text)
     ids = _encode(tokenizer, corpus)
     rng = np.random.default_rng(config.seed)
-    shape = _config(GPTConfig, args, vocab_size=tokenizer.vocab_size)
+    shape = config_of(GPTConfig, args, vocab_size=tokenizer.vocab_size)
     model = resume.model if resume else GPT(shape, rng)
     print(corpus.card())
     print(f"model       {model.num_parameters():,} parameters, "
           f"{model.flops_per_token() / 1e6:.1f} MFLOP a token")  # fmt: skip
-    print(f"threads     {'1: a narrow model gains nothing from more' if _narrow(model) else 'all'}")
+    print(f"threads     {'1, since the model is narrow' if _narrow(model) else 'all'}")
     print(f"run         {folder}\n")
     trainer = Trainer(model, tokenizer, ids["train"], ids["val"], config, folder, rng, resume)
     with _threads(model):
@@ -159,14 +164,22 @@ def _encode(tokenizer: CharTokenizer, corpus: data.Corpus) -> dict[str, np.ndarr
     return {name: tokenizer.encode(getattr(parts, name)) for name in ("train", "val", "test")}
 
 
-def _sample(trained: Trainer | Checkpoint, prompt: str, n: int, temperature: float, seed: int):
-    """Yield n characters that continue the prompt."""
+def _sample(
+    trained: Trainer | Checkpoint, prompt: str, n: int, temperature: float, seed: int
+) -> Iterator[str]:
+    """The n characters that continue the prompt, one at a time. Checks its arguments at once."""
     if not prompt:
         raise ValueError("--prompt must have at least one character")
+    if seed < 0:
+        raise ValueError(f"--seed must be at least 0, got {seed}")
     idx, rng = trained.tokenizer.encode(prompt)[None], np.random.default_rng(seed)  # (1, T)
-    with _threads(trained.model):
-        for token in generate(trained.model, idx, n, rng=rng, temperature=temperature):
-            yield trained.tokenizer.decode(token)
+    tokens = generate(trained.model, idx, n, rng=rng, temperature=temperature)
+
+    def pieces() -> Iterator[str]:
+        with _threads(trained.model):
+            yield from (trained.tokenizer.decode(token) for token in tokens)
+
+    return pieces()
 
 
 def _print_table(model: GPT, ids: dict[str, np.ndarray]) -> None:
@@ -188,8 +201,10 @@ def _free_folder(name: str) -> Path:
     return next(f for i in count(1) if not (f := RUNS / f"{name}-{i}").exists())
 
 
-def _newest() -> Path:
-    """The best checkpoint of the latest run."""
+def _checkpoint_path(given: str | None) -> Path:
+    """The file given, the best checkpoint of the run given, or that of the latest run."""
+    if given:
+        return Path(given, "best.safetensors") if Path(given).is_dir() else Path(given)
     found = sorted(RUNS.glob("*/best.safetensors"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise ValueError(f"no trained model in {RUNS}/: run `python -m minigpt demo`, or name one")
@@ -199,66 +214,51 @@ def _newest() -> Path:
 # --- options ---
 
 
-def _config(cls, args: argparse.Namespace, **values):
-    """A config dataclass from the options of its names, or the values given here."""
-    return cls(**{f.name: getattr(args, f.name, f.default) for f in fields(cls)} | values)
-
-
-def _add_options(parser: Parser, cls, *leave_out: str) -> None:
-    """An option for each field of a config dataclass, with the field's help and default."""
-    group = parser.add_argument_group(cls.__doc__.split(".")[0].lower())
-    for f in fields(cls):
-        if f.name not in leave_out:
-            flag = "--" + f.name.replace("_", "-")
-            text = f.metadata["help"] + " (default: %(default)s)"
-            if isinstance(f.default, bool):
-                group.add_argument(
-                    flag, default=f.default, help=text, action=argparse.BooleanOptionalAction
-                )
-            else:
-                group.add_argument(
-                    flag, default=f.default, help=text, type=type(f.default), metavar="X"
-                )
-
-
 def _parser() -> Parser:
     parser = Parser(prog="minigpt", description="GPT from first principles in NumPy.")
+    parser.add_argument("--version", action="version", version=f"minigpt {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
     def command(function: Callable, name: str, *examples: str) -> Parser:
-        summary = str(function.__doc__).split("\n")[0]
         lines = ["examples:", *(f"  python -m minigpt {name}{example}" for example in examples)]
         sub = commands.add_parser(
-            name, help=summary, description=getdoc(function), epilog="\n".join(lines),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            name, help=str(function.__doc__).split("\n")[0], description=getdoc(function),
+            epilog="\n".join(lines), formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         sub.set_defaults(command=function)
         return sub
 
     sub = command(demo, "demo", "", " --seconds 20")
-    sub.add_argument("--seconds", type=float, default=90.0, help="training time (default: 90)")
-    sub = command(
-        train,
-        "train",
-        " --data facts --seconds 20 --seed 1",
-        " --data my_text.txt --steps 500 --out runs/mine",
-        " --resume runs/mine",
+    sub.add_argument(
+        "--seconds", type=positive, default=90.0, help="training time, in seconds (default: 90)"
     )
+    _add_train_options(command(
+        train, "train", " --data facts --seconds 20 --seed 1",
+        " --data my_text.txt --steps 500 --out runs/mine", " --resume runs/mine",
+    ))  # fmt: skip
+    _add_sample_options(command(
+        sample, "sample", "", ' --prompt "The average" -n 200 --temperature 0.5'
+    ))  # fmt: skip
+    sub = command(evaluate, "eval", "", " runs/demo-1/best.safetensors --data pydoc")
+    sub.add_argument("checkpoint", nargs="?", help=CHECKPOINT_HELP)
+    sub.add_argument("--data", help="a corpus (default: the one it was trained on)")
+    sub = command(info, "info", "", " --n-layer 12 --n-head 12 --n-embd 768")
+    sub.add_argument("checkpoint", nargs="?", help="a checkpoint or a run (default: a new model)")
+    add_options(sub, GPTConfig, "vocab_size")
+    return parser
+
+
+def _add_train_options(sub: Parser) -> None:
     sub.add_argument("--out", help="folder of the run (default: runs/DATA-N)")
     sub.add_argument("--resume", metavar="RUN", help="folder of a stopped run to go on with")
-    _add_options(sub, TrainConfig)
-    _add_options(sub, GPTConfig, "vocab_size")
-    sub = command(sample, "sample", "", ' --prompt "The average" -n 200 --temperature 0.5')
-    sub.add_argument("checkpoint", nargs="?", help="a checkpoint (default: the latest run's best)")
+    add_options(sub, TrainConfig)
+    add_options(sub, GPTConfig, "vocab_size")
+
+
+def _add_sample_options(sub: Parser) -> None:
+    sub.add_argument("checkpoint", nargs="?", help=CHECKPOINT_HELP)
     sub.add_argument("--prompt", default="\n", help="text to continue (default: a new line)")
     sub.add_argument("-n", type=int, default=300, help="tokens to draw (default: 300)")
     sub.add_argument("--temperature", type=float, default=0.8,
                      help="below 1: safer, above: wilder, 0: likeliest (default: 0.8)")  # fmt: skip
     sub.add_argument("--seed", type=int, default=0, help="another seed, another text (default: 0)")
-    sub = command(evaluate, "eval", "", " runs/demo-1/best.safetensors --data pydoc")
-    sub.add_argument("checkpoint", nargs="?", help="a checkpoint (default: the latest run's best)")
-    sub.add_argument("--data", help="a corpus (default: the one it was trained on)")
-    sub = command(info, "info", "", " --n-layer 12 --n-head 12 --n-embd 768")
-    sub.add_argument("checkpoint", nargs="?", help="a checkpoint (default: a new model)")
-    _add_options(sub, GPTConfig, "vocab_size")
-    return parser

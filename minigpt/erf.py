@@ -1,4 +1,4 @@
-"""The error function, which neither NumPy nor CuPy has."""
+"""The error function, which is not among NumPy's functions, nor CuPy's of the same names."""
 
 import math
 from typing import Any
@@ -14,9 +14,9 @@ def erf(x: Any) -> Any:
 
     Shapes: x any, float -> the same.
     The Taylor series in d = x - a around the nearest point a of a table of math.erf, |d| <= 1/128.
-    The derivatives of exp(-a**2) are Hermite polynomials H_n(a), so
+    The n-th derivative of exp(-a**2) is (-1)**n H_n(a) exp(-a**2), H_n Hermite's polynomials, so
     erf(a + d) = erf(a) + 2/sqrt(pi) exp(-a**2) * sum of (-1)**n H_n(a) d**(n+1) / (n+1)!
-    Source: Abramowitz & Stegun 1964, 7.1.19 and 22.13.
+    Source: Abramowitz & Stegun 1964, 7.1.19 and 22.7.13.
     """
     x = xp.clip(x, -6, 6)
     i = xp.rint(x / STEP)

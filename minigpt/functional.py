@@ -7,10 +7,9 @@ In-place work (`out=`, `+=`) is on arrays made here, never on an argument.
 import math
 from typing import Any
 
-from minigpt import backend
+from minigpt import backend, ops  # noqa: F401 - ops binds Tensor's operators
 from minigpt.backend import xp
 from minigpt.erf import erf
-from minigpt.ops import shape
 from minigpt.tensor import primitive
 
 
@@ -137,6 +136,7 @@ def embedding(w, idx):
     Raises: ValueError if an id is no integer or out of range.
     Source: Bengio et al. 2003, JMLR 3.
     """
+    idx = xp.asarray(idx)
     backend.check_ids("idx", idx, len(w))
     V, C = w.shape
 
@@ -150,19 +150,21 @@ def embedding(w, idx):
 def dropout(x, *, p, rng):
     """Each element is 0 with probability p, else divided by 1 - p, so that the mean is kept.
 
-    Shapes: x any -> the same. rng: a NumPy generator.
+    Shapes: x any -> the same. rng: a NumPy generator; None drops nothing.
     VJP:    dx = g * mask / (1 - p), with the mask of the forward pass.
     Raises: ValueError if p is outside 0 <= p < 1.
-    Source: Srivastava et al. 2014, JMLR 15.
+    Source: Srivastava et al. 2014, JMLR 15 (their p is the probability of keeping).
     """
     mask = _dropout_mask(x, p, rng)
-    return x * mask, (lambda g: g * mask,)
+    return (x, (lambda g: g,)) if mask is None else (x * mask, (lambda g: g * mask,))
 
 
 def _dropout_mask(x: Any, p: float, rng: Any) -> Any:
-    """0 with probability p, else 1 / (1 - p), of x's shape and dtype."""
+    """0 with probability p, else 1 / (1 - p), like x; or None, if nothing is dropped."""
     if not 0 <= p < 1:
         raise ValueError(f"dropout: p must be in 0 <= p < 1, got {p}")
+    if rng is None or p == 0:
+        return None
     keep = rng.random(x.shape, dtype="float32") >= p  # on the host, so that backends agree
     return xp.asarray(keep).astype(x.dtype) * (1 / (1 - p))
 
@@ -177,7 +179,7 @@ def linear(x, w, b=None):
     Source: Goodfellow et al. 2016, sec. 6.5.6.
     """
     if x.shape[-1] != w.shape[0] or (b is not None and b.shape != w.shape[1:]):
-        raise ValueError(f"linear: x {x.shape}, w {w.shape}, b {shape(b)} do not fit")
+        raise ValueError(f"linear: x {x.shape}, w {w.shape} and b do not fit")
     x_shape, rows = x.shape, x.reshape(-1, w.shape[0])  # (N, n): one product for all
     out = rows @ w
     if b is not None:
@@ -198,7 +200,7 @@ def causal_attention(q, k, v, *, p=0.0, rng=None):
     VJP:    dv = att^T g;  datt = g v^T;  ds = att * (datt - sum(datt * att)) per row;
             dq = ds k / sqrt(D);  dk = ds^T q / sqrt(D).
     Raises: ValueError if the shapes differ or p is outside 0 <= p < 1.
-    Source: Vaswani et al. 2017, arXiv:1706.03762, sec. 3.2.
+    Source: Vaswani et al. 2017, arXiv:1706.03762, sec. 3.2.1 and 3.2.3.
     """
     if not q.shape == k.shape == v.shape:
         raise ValueError(f"causal_attention: q {q.shape}, k {k.shape}, v {v.shape} must agree")
@@ -209,7 +211,7 @@ def causal_attention(q, k, v, *, p=0.0, rng=None):
     att -= att.max(-1, keepdims=True)
     xp.exp(att, out=att)
     att /= _row_sums(att)
-    mask = None if rng is None else _dropout_mask(att, p, rng)
+    mask = _dropout_mask(att, p, rng)
     used = att if mask is None else att * mask
     out = used @ v  # (..., T, D)
 
@@ -237,7 +239,7 @@ def causal_self_attention(qkv, *, n_head, p=0.0, rng=None):
     Source: Vaswani et al. 2017, arXiv:1706.03762, sec. 3.2.2.
     """
     B, T, width = qkv.shape
-    if width % (3 * n_head):
+    if n_head < 1 or width % (3 * n_head):
         raise ValueError(f"qkv of shape {qkv.shape} does not split into 3 * {n_head} heads")
     C, D = width // 3, width // (3 * n_head)
 
@@ -265,8 +267,9 @@ def cross_entropy(logits, targets, *, ignore_index=None, label_smoothing=0.0):
             distribution is (1 - e) onehot + e / V.
     VJP:    dlogits = g * (softmax(logits) - target distribution) / N,  N = counted targets.
     Raises: ValueError if shapes disagree, a target or e is out of range, or no target counts.
-    Source: Goodfellow et al. 2016, sec. 6.2.2.3; smoothing: Szegedy et al. 2015, sec. 7.
+    Source: Goodfellow et al. 2016, sec. 6.2.2.3; smoothing: arXiv:1512.00567, sec. 7.
     """
+    targets = xp.asarray(targets)
     if targets.shape != logits.shape[:-1]:
         raise ValueError(f"logits {logits.shape} need targets {logits.shape[:-1]}, "
                          f"got {targets.shape}")  # fmt: skip

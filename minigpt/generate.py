@@ -39,8 +39,9 @@ def _draw(model, idx, n, rng, temperature) -> Iterator[np.ndarray]:
 def choose(logits: np.ndarray, temperature: float, rng: np.random.Generator) -> np.ndarray:
     """One token a row, from softmax(logits / temperature). logits (B, V) -> (B,) int.
 
-    Adding Gumbel noise and taking the largest draws from the softmax without normalising it.
+    Adding Gumbel noise and taking the largest draws from the softmax without normalising it;
+    scaling the noise instead of the logits keeps a tiny temperature from overflowing.
     """
     if temperature == 0:
         return logits.argmax(-1)
-    return (logits / temperature + rng.gumbel(size=logits.shape)).argmax(-1)
+    return (logits + temperature * rng.gumbel(size=logits.shape)).argmax(-1)

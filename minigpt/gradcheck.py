@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from minigpt.backend import to_numpy, xp
+from minigpt.backend import read_only, to_numpy, xp
 from minigpt.tensor import Tensor, no_grad
 
-STEPS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)  # relative to the argument's size
+STEPS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)  # times the argument's largest value, or 1
 
 
 class GradientError(ValueError):
@@ -64,9 +64,17 @@ def check_parameters(
     Returns: the comparison, for each leaf, that has the largest error. Raises as check_grads does.
     """
     named, rng = list(named), np.random.default_rng(seed)
-    for name, leaf in named:
-        _float64(leaf.data, name)
-        leaf.data.flags.writeable = False
+    own = [_float64(leaf.data, name) for name, leaf in named]
+    try:
+        for _, leaf in named:
+            leaf.data = read_only(leaf.data)
+        return _check(f, named, rng, tol, elementwise)
+    finally:
+        for (_, leaf), data in zip(named, own, strict=True):
+            leaf.data = data
+
+
+def _check(f, named, rng, tol, elementwise) -> list[Comparison]:
     g = xp.asarray(rng.standard_normal(f().shape))
     analytic = _tape(f, [leaf for _, leaf in named], g)
     phi = _projection(f, g)
@@ -112,7 +120,7 @@ def _projection(f: Callable[[], Tensor], g: Any) -> Callable[[], np.ndarray]:
     """f() times the cotangent, as a flat array: its sum is the scalar that is differenced."""
 
     def phi() -> np.ndarray:
-        with no_grad():
+        with no_grad(), np.errstate(all="ignore"):  # a step may leave f's domain; it is not chosen
             return to_numpy(f().data * g).reshape(-1)
 
     if not np.array_equal(phi(), phi(), equal_nan=True):
@@ -142,8 +150,7 @@ def _shifted(phi: Callable, leaf: Tensor, change: np.ndarray) -> np.ndarray:
     """phi with leaf moved by change; leaf is put back."""
     data = leaf.data
     try:
-        leaf.data = xp.asarray(data + xp.asarray(change))  # an array also if 0-d
-        leaf.data.flags.writeable = False
+        leaf.data = read_only(data + xp.asarray(change))
         return phi()
     finally:
         leaf.data = data

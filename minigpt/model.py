@@ -33,7 +33,7 @@ def option(default: Any, help: str) -> Any:
 class GPTConfig:
     """Model. Raises ValueError if a size is not positive or n_head does not fit."""
 
-    vocab_size: int = option(95, "distinct tokens")
+    vocab_size: int = option(94, "distinct tokens")
     block_size: int = option(32, "longest context, in tokens")
     n_layer: int = option(2, "blocks")
     n_head: int = option(4, "attention heads a block")

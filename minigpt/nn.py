@@ -70,12 +70,10 @@ class Linear(Module):
 
     def __init__(self, n_in: int, n_out: int, *, rng, bias=True, std=0.02, dtype="float32"):
         self.weight = parameter(rng.normal(0, std, (n_in, n_out)), dtype)
-        self.bias = parameter([0.0] * n_out, dtype) if bias else None
+        self.bias = parameter(xp.zeros(n_out), dtype) if bias else None
 
     def __call__(self, x: Tensor) -> Tensor:
-        return (
-            F.linear(x, self.weight) if self.bias is None else F.linear(x, self.weight, self.bias)
-        )
+        return F.linear(x, self.weight, self.bias)
 
 
 class Embedding(Module):
@@ -92,8 +90,8 @@ class LayerNorm(Module):
     """x (..., C) -> the same. Gain 1; offset 0, fixed at 0 where bias is False."""
 
     def __init__(self, C: int, *, bias=True, dtype="float32"):
-        self.weight = parameter([1.0] * C, dtype)
-        self.bias = parameter([0.0] * C, dtype) if bias else None
+        self.weight = parameter(xp.ones(C), dtype)
+        self.bias = parameter(xp.zeros(C), dtype) if bias else None
         self._zero = xp.zeros(C, dtype)
 
     def __call__(self, x: Tensor) -> Tensor:

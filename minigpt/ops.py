@@ -3,30 +3,25 @@
 In a vjp, `g` comes in with the output's shape and a gradient of the argument's shape goes out.
 """
 
-from itertools import accumulate
-from typing import Any
+import math
 
-from minigpt import backend
 from minigpt.backend import xp
+from minigpt.shapes import (  # some only to be found here too
+    broadcast_to,
+    concatenate,
+    getitem,
+    reshape,
+    scatter_add,
+    split,
+    transpose,
+    unbroadcast,
+    unreduce,
+)
 from minigpt.tensor import Tensor, primitive
 
+__all__ = ["broadcast_to", "concatenate", "scatter_add", "split"]
+
 shape = xp.shape  # also of Python numbers
-
-
-def unbroadcast(g: Any, target: tuple[int, ...]) -> Any:
-    """Broadcasting copies values, so its adjoint sums the copies. g: any -> target."""
-    if g.shape == target:
-        return g
-    added = g.ndim - len(target)
-    stretched = [i + added for i, n in enumerate(target) if n == 1 and g.shape[i + added] != 1]
-    return g.sum((*range(added), *stretched)).reshape(target)
-
-
-def unreduce(g: Any, ndim: int, axis: Any, keepdims: bool) -> Any:
-    """Give g its reduced axes back, with length 1, so that it broadcasts against the input."""
-    if axis is None:
-        return g.reshape((1,) * ndim)
-    return g if keepdims else xp.expand_dims(g, axis)
 
 
 @primitive
@@ -63,10 +58,16 @@ def divide(x, y):
 def power(x, y):
     """x ** y elementwise, broadcasting. The derivative in y exists where x > 0; elsewhere 0."""
     out = x**y
-    return out, (
-        lambda g: unbroadcast(g * y * x ** (y - 1), shape(x)),
-        lambda g: unbroadcast(g * out * xp.log(xp.where(x > 0, x, 1)).astype(g.dtype), shape(y)),
-    )
+
+    def dx(g):
+        lower = xp.where(xp.asarray(y) == 0, 1, xp.asarray(y) - 1)  # y = 0: no 0 * 0 ** -1
+        return unbroadcast(g * y * x ** lower.astype(g.dtype), shape(x))
+
+    def dy(g):
+        log_x = xp.log(xp.where(xp.asarray(x) > 0, x, 1)).astype(g.dtype)
+        return unbroadcast(g * out * log_x, shape(y))
+
+    return out, (dx, dy)
 
 
 @primitive
@@ -137,11 +138,20 @@ def sum(x, *, axis=None, keepdims=False):
     return out, (lambda g: xp.broadcast_to(unreduce(g, len(x_shape), axis, keepdims), x_shape),)
 
 
+def count(x, axis):
+    """How many elements each result of a reduction over axis is made of."""
+    axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    n = math.prod(x.shape[i] for i in axes)
+    if n == 0:
+        raise ValueError(f"no mean or variance over axis {axis} of shape {x.shape}: it is empty")
+    return n
+
+
 @primitive
 def mean(x, *, axis=None, keepdims=False):
     """Mean over axis (None: all)."""
+    n, x_shape = count(x, axis), x.shape
     out = x.mean(axis=axis, keepdims=keepdims)
-    x_shape, n = x.shape, x.size // out.size
 
     def dx(g):
         return xp.broadcast_to(unreduce(g, len(x_shape), axis, keepdims) / n, x_shape)
@@ -164,8 +174,7 @@ def max(x, *, axis=None, keepdims=False):
 @primitive
 def var(x, *, axis=None, keepdims=False):
     """Population variance (divided by n) over axis (None: all)."""
-    out = x.var(axis=axis, keepdims=keepdims)
-    n = x.size // out.size
+    n, out = count(x, axis), x.var(axis=axis, keepdims=keepdims)
 
     def dx(g):
         centred = x - x.mean(axis=axis, keepdims=True)  # its mean is 0: no term from the mean
@@ -191,6 +200,8 @@ def matmul(x, y):
     Shapes: x (..., n, k), y (..., k, m)  ->  (..., n, m).
     VJP:    dx = g @ y^T, dy = x^T @ g, summed over broadcast axes.
     """
+    if shape(x) == () or shape(y) == ():
+        raise ValueError(f"matmul needs arrays of 1 dimension or more, got {shape(x)}, {shape(y)}")
     rows = x if x.ndim > 1 else x[None, :]
     columns = y if y.ndim > 1 else y[:, None]
 
@@ -207,69 +218,9 @@ def matmul(x, y):
     return x @ y, (dx, dy)
 
 
-@primitive
-def reshape(x, *, shape):
-    """The same elements in another shape."""
-    x_shape = x.shape
-    return x.reshape(shape), (lambda g: g.reshape(x_shape),)
-
-
-@primitive
-def transpose(x, *, axes=None):
-    """Axes in the given order (None: reversed)."""
-    back = None if axes is None else sorted(range(x.ndim), key=lambda i: axes[i] % x.ndim)
-    return x.transpose(axes), (lambda g: g.transpose(back),)
-
-
-@primitive
-def broadcast_to(x, *, shape):
-    """x repeated to a larger shape."""
-    x_shape = x.shape
-    return xp.broadcast_to(x, shape), (lambda g: unbroadcast(g, x_shape),)
-
-
-@primitive
-def concatenate(*xs, axis=0):
-    """Arrays joined along an axis."""
-    ends = list(accumulate(x.shape[axis] for x in xs[:-1]))
-    return xp.concatenate(xs, axis=axis), lambda g: xp.split(g, ends, axis=axis)
-
-
-def split(x: Tensor, sections: int, axis: int = 0) -> list[Tensor]:
-    """`sections` equal parts along an axis, each a slice."""
-    n, rest = divmod(x.shape[axis], sections)
-    if rest:
-        raise ValueError(f"axis {axis} of shape {x.shape} does not split into {sections} parts")
-    before = (slice(None),) * (axis % x.ndim)
-    return [getitem(x, index=(*before, slice(i * n, (i + 1) * n))) for i in range(sections)]
-
-
-@primitive
-def getitem(x, *, index):
-    """x[index], by integers, slices, or integer arrays. What is taken twice gets two gradients."""
-    x_shape, dtype = x.shape, x.dtype
-    parts = index if isinstance(index, tuple) else (index,)
-    repeats = any(isinstance(part, (list, xp.ndarray)) for part in parts)
-
-    def dx(g):
-        out = xp.zeros(x_shape, dtype)
-        if repeats:
-            xp.add.at(out, index, g)
-        else:
-            out[index] = g  # a plain slice takes each element once
-        return out
-
-    return x[index], (dx,)
-
-
-@primitive
-def scatter_add(x, idx, *, n):
-    """The adjoint of taking rows: out[i] = sum of x[j] over all j with idx[j] == i.
-
-    Shapes: x (N, C), idx (N,) int, 0 <= i < n  ->  (n, C).
-    """
-    backend.check_ids("idx", idx, n)
-    return backend.scatter_add(idx, x, n), (lambda g: g[idx], None)
+def unpack(args):
+    """x.reshape(2, 3) and x.reshape((2, 3)) mean the same, as in NumPy."""
+    return args[0] if len(args) == 1 and isinstance(args[0], tuple) else args
 
 
 # --- operators and methods of Tensor ---------------------------------------------------------
@@ -292,6 +243,6 @@ Tensor.sum = sum
 Tensor.mean = mean
 Tensor.max = max
 Tensor.var = var
-Tensor.reshape = lambda self, *shape: reshape(self, shape=shape)
-Tensor.transpose = lambda self, *axes: transpose(self, axes=axes or None)
+Tensor.reshape = lambda self, *shape: reshape(self, shape=unpack(shape))
+Tensor.transpose = lambda self, *axes: transpose(self, axes=unpack(axes) or None)
 Tensor.T = property(transpose)

@@ -62,7 +62,8 @@ class Optimizer:
 class SGD(Optimizer):
     """Stochastic gradient descent: m = momentum * m + g, then x = x - lr * m.
 
-    Source: Polyak 1964; Sutskever et al. 2013, ICML.
+    Source: Polyak 1964; Sutskever et al. 2013, ICML, who put lr inside the momentum. Outside, as
+    here, a changed lr takes effect at once.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.0):
@@ -124,7 +125,8 @@ class AdamW(Adam):
 
     decay: the parameters that shrink; None: every matrix, so that gains and offsets, which are
     vectors, are left alone. A GPT passes its decayed_parameters(), which says why.
-    Source: Loshchilov & Hutter 2017, arXiv:1711.05101, algorithm 2.
+    Source: Loshchilov & Hutter 2017, arXiv:1711.05101, algorithm 2, which scales the decay by the
+    schedule alone; here, as in PyTorch, by lr.
     """
 
     def __init__(

@@ -5,8 +5,6 @@ Same names, same arguments, same values; the gradient comes from the tape, not f
 
 import math
 
-import numpy as np
-
 from minigpt import ops
 from minigpt.backend import xp
 from minigpt.tensor import Tensor
@@ -66,7 +64,7 @@ def causal_attention(q, k, v, *, p=0.0, rng=None):
     T, D = q.shape[-2:]
     swap = (*range(q.ndim - 2), q.ndim - 1, q.ndim - 2)
     scores = ops.matmul(q, ops.transpose(k, axes=swap)) / math.sqrt(D)  # (..., T, T)
-    att = softmax(ops.where(xp.tri(T, dtype=bool), scores, xp.full((), -np.inf, q.dtype)))
+    att = softmax(ops.where(xp.tri(T, dtype=bool), scores, xp.full((), -math.inf, q.dtype)))
     if rng is not None and p > 0:
         att = dropout(att, p=p, rng=rng)
     return ops.matmul(att, v)

@@ -22,8 +22,8 @@ _recording: ContextVar[bool] = ContextVar("recording", default=True)
 class Tensor:
     """An array that remembers how it was computed.
 
-    data: the array. grad: None, or an array of data's shape, owned by this Tensor; only leaves
-    (Tensors that no primitive made) keep one, and it accumulates until it is set to None.
+    data: the array. grad: None, or an array of data's shape that no other Tensor uses; only leaves
+    (Tensors that no primitive made) keep one, and it accumulates until it is set to None or 0.
     Raises: ValueError if the data is not numeric, or a gradient is asked for of integers.
     """
 
@@ -107,6 +107,7 @@ class Tensor:
             raise ValueError("backward() needs a Tensor computed from one with requires_grad=True")
         if g is None and self.size != 1:
             raise ValueError(f"backward() needs g for an output of shape {self.shape}")
+        g = g.data if isinstance(g, Tensor) else g
         g = xp.ones_like(self.data) if g is None else xp.asarray(g, dtype=self.dtype)
         if g.shape != self.shape:
             raise ValueError(f"g has shape {g.shape}, but the output has shape {self.shape}")
@@ -170,8 +171,9 @@ def _apply(node: Tensor, g: Any) -> list[Any]:
             f"a vjp returned {len(gradients)} gradients for {len(node._parents)} arguments"
         )
     for parent, dx in zip(node._parents, gradients, strict=False):
-        if parent is not None and dx.shape != parent.shape:
-            raise ValueError(f"a vjp returned shape {dx.shape} for an argument of {parent.shape}")
+        found = None if dx is None else dx.shape
+        if parent is not None and found != parent.shape:
+            raise ValueError(f"a vjp returned shape {found} for an argument of {parent.shape}")
     return gradients
 
 
@@ -185,6 +187,9 @@ def primitive(forward: Callable) -> Any:
 
     @wraps(forward)
     def op(*args, **options) -> Tensor:
+        lists = [x for a in args if isinstance(a, list | tuple) for x in a]
+        if any(isinstance(x, Tensor) for x in (*lists, *options.values())):
+            raise ValueError(f"{forward.__name__}: give each Tensor by itself and by position")
         arrays = [a.data if isinstance(a, Tensor) else a for a in args]
         data, vjp = forward(*arrays, **options)
         out = Tensor(data)

@@ -7,9 +7,11 @@ count or backend; there the sums are taken in another order. With `seconds` the 
 many steps are planned; the run says how many, and `steps` repeats it exactly.
 """
 
+import hashlib
 import json
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,6 +63,10 @@ class TrainConfig:
         for name in ("steps", "seconds", "warmup", "weight_decay", "final_lr", "seed"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} must be finite, got {getattr(self, name)}")
+        if not (0 <= self.beta2 < 1 and math.isfinite(self.lr)):
+            raise ValueError(f"need 0 <= beta2 < 1 and a finite lr, got {self.beta2}, {self.lr}")
         if self.steps and self.seconds:
             raise ValueError("give steps or seconds, not both")
 
@@ -104,6 +110,7 @@ class Trainer:
         self.step_seconds: list[float] = []
         self.eval_seconds = 0.0
         self.losses: list[float] = []  # since the last evaluation
+        self.corpus = fingerprint(train, val)
         if resume is not None:
             self._restore(resume)
 
@@ -115,7 +122,9 @@ class Trainer:
         Raises: TrainingError if the loss is no longer a number, CheckpointError if saving fails.
         """
         self.started = time.perf_counter() - self.elapsed
-        with _interruptible() as interrupted, tqdm(
+        if self.step == self.planned:
+            report(f"this run is complete: step {self.step} of {self.planned}")
+        with np.errstate(all="ignore"), _interruptible() as interrupted, tqdm(
             total=self.planned, initial=self.step, unit="step", disable=None
         ) as bar:  # fmt: skip
             if self.step == 0:
@@ -126,12 +135,13 @@ class Trainer:
                 bar.set_postfix_str(f"loss {loss:.3f}, {self.tokens_per_second():,.0f} tokens/s")
                 if self.planned is None and self._can_plan():
                     bar.total = self.planned = self._plan()
-                    report(f"plan: {self.planned} steps; --steps {self.planned} repeats this run")
+                    report(f"plan: {self.planned} steps; train --steps {self.planned} repeats this")
                 if self.step % self.config.eval_every == 0 or self.step == self.planned:
                     self._evaluate(report)
-                if interrupted():
+                if interrupted() and self.step != self.planned:
                     self.save("last")
-                    report(f"stopped at step {self.step}; --resume {self.folder} goes on from here")
+                    report(f"stopped at step {self.step}; to go on: "
+                           f"python -m minigpt train --resume {self.folder}")  # fmt: skip
                     return
 
     def _step(self) -> float:
@@ -144,7 +154,9 @@ class Trainer:
             raise TrainingError(f"the loss is {value} at step {self.step}: {self._kept()}")
         self.optimizer.zero_grad()
         loss.backward()
-        clip_grad_norm(self.optimizer.params, self.config.clip)
+        norm = float(clip_grad_norm(self.optimizer.params, self.config.clip))
+        if not math.isfinite(norm):
+            raise TrainingError(f"the gradient is {norm} at step {self.step}: {self._kept()}")
         self.optimizer.lr = self.learning_rate()
         self.optimizer.step()
         self.step += 1
@@ -216,6 +228,7 @@ class Trainer:
         self.elapsed = time.perf_counter() - self.started
         training = {
             "config": asdict(self.config),
+            "corpus": self.corpus,
             "rng": self.rng.bit_generator.state,
             **{name: getattr(self, name) for name in _COUNTERS},
         }
@@ -225,6 +238,8 @@ class Trainer:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         saved: dict[str, Any] = checkpoint.training
+        if saved.get("corpus") != self.corpus:
+            raise CheckpointError(f"{self.config.data} is not the text that this run began with")
         try:
             for name, buffer in self.optimizer.buffers().items():
                 buffer[...] = xp.asarray(checkpoint.state[name])
@@ -232,12 +247,25 @@ class Trainer:
                 setattr(self, name, saved[name])
             self.optimizer.steps = self.step
             self.rng.bit_generator.state = saved["rng"]
-        except (KeyError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"this checkpoint cannot be resumed: {error!r}") from error
 
     def _kept(self) -> str:
         last = self.folder / "last.safetensors"
         return f"{last} keeps step {self.log[-1]['step']}" if self.log else "nothing was saved yet"
+
+
+def saved_config(checkpoint: Checkpoint) -> TrainConfig:
+    """How a checkpoint's run was trained. Raises CheckpointError if it does not say."""
+    try:
+        return TrainConfig(**checkpoint.training["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"this checkpoint cannot be resumed: {error!r}") from error
+
+
+def fingerprint(train: np.ndarray, val: np.ndarray) -> str:
+    """SHA-256 of the token ids: whether a corpus is still the one that a run was trained on."""
+    return hashlib.sha256(b"|".join((train.tobytes(), val.tobytes()))).hexdigest()
 
 
 @contextmanager
@@ -250,6 +278,9 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         hit.append(number)
 
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield lambda: False
+        return
     before = signal.signal(signal.SIGINT, note)
     try:
         yield lambda: bool(hit)

@@ -341,6 +341,8 @@ INDICES: dict[str, Any] = {
     "a new axis": (slice(None), None, 2),
     "repeated ids": np.array([0, 2, 2, 0, 2]),
     "a list with repeats": [1, 1, 2],
+    "a tuple with repeats": ((0, 0, 2),),
+    "a tuple with repeats and a slice": ((3, 3), slice(None)),
     "the same place from both ends": np.array([3, -1]),
     "2-D ids": np.array([[0, 1], [1, 1]]),
     "a slice and repeated ids": (slice(1, 4), np.array([2, 0, 2])),
@@ -351,7 +353,7 @@ INDICES: dict[str, Any] = {
 
 def on_device(index: Any) -> Any:
     if isinstance(index, tuple):
-        return tuple(on_device(part) for part in index)
+        return tuple(on_device(part) for part in index)  # a tuple of numbers stays what it is
     return xp.asarray(index) if isinstance(index, np.ndarray) else index
 
 

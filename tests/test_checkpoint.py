@@ -72,7 +72,7 @@ def test_foreign_files_are_refused(path):
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
         load_checkpoint(path)
     save_file({"a": np.zeros(2)}, path)
-    with pytest.raises(CheckpointError, match="not a checkpoint of 'minigpt 1'"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of format 'minigpt 1'"):
         load_checkpoint(path)
 
 
@@ -96,6 +96,8 @@ def rewrite(path, **changes):
         ({"tokenizer": CharTokenizer("ab").to_json()}, "2 characters, vocab_size 3"),
         ({"tokenizer": "[]"}, "does not fit its own config"),
         ({"training": "nonsense"}, "does not fit its own config"),
+        ({"training": "[]"}, "training state is"),
+        ({"training": '{"config": 3}'}, "training state is"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(path, changes, message):

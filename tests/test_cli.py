@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from minigpt.__main__ import main
+from minigpt.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 SMALL = ["--n-layer", "1", "--n-head", "2", "--n-embd", "16", "--block-size", "16"]
 ROOT = Path(__file__).parent.parent
@@ -147,7 +148,7 @@ def fails(capsys, *argv):
     except SystemExit as done:  # argparse
         code = done.code
     assert code == 2
-    error = capsys.readouterr().err
+    out, error = capsys.readouterr()
     assert error.count("\n") == 1
     assert "Traceback" not in error
     return error
@@ -158,6 +159,8 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, trained, capsys):
     (tmp_path / "short.txt").write_text("".join(f"{i}\n" for i in range(30)))
     (tmp_path / "broken.safetensors").write_bytes(b"nonsense")
     best = f"{trained}/best.safetensors"
+    bare = load_checkpoint(best)
+    save_checkpoint("weights/last.safetensors", Checkpoint(bare.model, bare.tokenizer))
     for argv, message in (
         (["train", "--data", "empty.txt"], "holds no text"),
         (["train", "--data", "short.txt"], "block_size"),
@@ -166,6 +169,17 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, trained, capsys):
         (["train", "--lr", "-1"], "lr must be positive"),
         (["train", "--steps", "many"], "invalid int value"),
         (["train", "--steps", "5", "--seconds", "5"], "not both"),
+        (["train", "--seconds", "inf"], "seconds must be finite"),
+        (["train", "--beta2", "1"], "0 <= beta2 < 1"),
+        (["train", "--lr", "inf"], "finite lr"),
+        (["train", "--data", ""], "expected one of facts, pydoc"),
+        (["train", "--data", "x" * 5000], "x"),
+        (["train", "--resume", trained, "--steps", "9", "--lr", "1"], "leave out --lr, --steps"),
+        (["train", "--resume", "weights"], "cannot be resumed: KeyError('config')"),
+        (["demo", "--seconds", "0"], "must be positive and finite"),
+        (["info", "--n-embd", "1000000000", "--n-head", "1"], "not enough memory"),
+        (["sample", best, "--seed", "-1"], "--seed must be at least 0"),
+        (["sample", best, "-n", "-5"], "must be >= 0"),
         (["train", "--resume", "runs/none"], "no such checkpoint"),
         (["train", "--data", "sums.txt", "--out", trained], f"--resume {trained}"),
         (["sample", best, "--prompt", "line §"], "does not know: '§'"),
@@ -193,15 +207,22 @@ def test_a_full_disk_while_training(text, tmp_path, monkeypatch, capsys):
     assert "cannot write" in fails(capsys, "train", "--data", text, "--steps", "2", *SMALL)
 
 
+def gpu():
+    try:
+        import cupy
+
+        return cupy.is_available()
+    except ImportError:
+        return False
+
+
 @pytest.mark.parametrize(
     ("backend", "message"),
     [("torch", "expected 'numpy' or 'cupy'"), ("cupy", "MINIGPT_BACKEND=cupy")],
 )
 def test_a_backend_that_is_not_there(backend, message):
-    if backend == "cupy":
-        cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
-        if cupy.is_available():
-            pytest.skip("there is a GPU here, so this backend is there")
+    if backend == "cupy" and gpu():
+        pytest.skip("there is a GPU here, so this backend is there")
     done = python("info", MINIGPT_BACKEND=backend)
     assert done.returncode == 2
     assert message in done.stderr
@@ -228,9 +249,49 @@ def test_ctrl_c_saves_and_resume_goes_on(text, tmp_path, capsys):
     assert (tmp_path / "runs/sums-1/loss.png").exists()
 
 
+def test_a_corpus_that_changed_is_noticed(trained, text, tmp_path, capsys):
+    (tmp_path / text).write_text("".join(f"line {i} says that\n" for i in range(400)), "utf-8")
+    assert "not the text that this run began with" in fails(capsys, "train", "--resume", trained)
+    assert main(["eval", trained]) == 0
+    assert "has changed since the training" in capsys.readouterr().out
+
+
+def test_eval_on_another_corpus_says_so(trained, tmp_path, capsys):
+    (tmp_path / "other.txt").write_text("".join(f"line {i} says\n" for i in range(400)), "utf-8")
+    assert main(["eval", trained, "--data", "other.txt"]) == 0
+    assert "n-grams are counted on other.txt; the GPT was trained on sums.txt" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_folder_stands_for_its_best_checkpoint(trained, capsys):
+    for command in (["sample", trained, "-n", "5"], ["info", trained]):
+        assert main(command) == 0
+
+
+def test_nan_in_the_loss_is_one_line(text, capsys):
+    assert main(["train", "--data", text, "--steps", "3", "--lr", "1e30", *SMALL]) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"minigpt: error: the (loss|gradient) is .* keeps step 0\n", error), error
+
+
+def test_a_console_without_the_characters_gets_replacements(trained, tmp_path):
+    done = python("sample", trained, "--prompt", "line 1", "-n", "5", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["--version"])
+    assert done.value.code == 0
+    assert re.fullmatch(r"minigpt \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
 def test_resume_continues_the_options_of_the_run(text, capsys):
     args = ["train", "--data", text, "--steps", "20", "--eval-every", "10", *SMALL]
     assert main([*args, "--out", "runs/mine"]) == 0
     capsys.readouterr()
     assert main(["train", "--resume", "runs/mine"]) == 0
-    assert "runs/mine/best.safetensors" in capsys.readouterr().out.replace("\\", "/")
+    out = capsys.readouterr().out
+    assert "complete: step 20 of 20" in out
+    assert "runs/mine/best.safetensors" in out.replace("\\", "/")

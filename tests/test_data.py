@@ -106,12 +106,12 @@ def test_split_is_the_same_whatever_the_hash_seed(pydoc):
 
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_split_refuses_too_few_documents(n):
-    with pytest.raises(ValueError, match=f"'made' has {n} documents: too few"):
+    with pytest.raises(ValueError, match=f"'made' has {n} documents .*too few"):
         split(make(n))
 
 
 def test_split_refuses_to_leave_train_empty():
-    with pytest.raises(ValueError, match="'made' has 4 documents: too few"):
+    with pytest.raises(ValueError, match="'made' has 4 documents .*too few"):
         split(make(4), val=0.45, test=0.45)
 
 
@@ -201,6 +201,12 @@ def test_a_folder_is_every_text_file_below_it_in_order(tmp_path):
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match="no corpus 'fact': expected one of facts, pydoc, or"):
         data.load("fact")
+
+
+def test_a_stray_blank_line_does_not_make_paragraphs_of_a_list(tmp_path):
+    names = [f"name {i}" for i in range(100)]
+    (tmp_path / "names.txt").write_text("\n".join([*names[:50], "", *names[50:]]), "utf-8")
+    assert data.load(str(tmp_path / "names.txt")).documents == tuple(names)
 
 
 def test_a_missing_path_is_named(tmp_path):

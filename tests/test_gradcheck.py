@@ -835,3 +835,27 @@ def test_a_wrong_parameter_is_named():
     leaves = [Tensor(xp.asarray(x), requires_grad=True) for x in RIGHT[entry.right].arrays]
     with pytest.raises(GradientError, match=r"^ln\.w\[\d\]: the tape says"):
         check_parameters(lambda: entry.f(*leaves), zip(["x", "ln.w", "ln.b"], leaves, strict=True))
+
+
+def test_the_checked_tensors_are_given_back_as_they_were():
+    leaf = Tensor(np.array([1.0, 2.0]), requires_grad=True)
+    leaf.grad = before = np.array([5.0, 6.0])
+    data = leaf.data
+    check_parameters(lambda: leaf * leaf, [("leaf", leaf)])
+    assert leaf.data is data
+    assert leaf.grad is before
+    leaf.data += 1  # still writeable
+    with pytest.raises(GradientError):
+        check_parameters(lambda: wrong_square(leaf), [("leaf", leaf)])
+    leaf.data += 1
+    assert leaf.data.tolist() == [3.0, 4.0]
+
+
+@primitive
+def wrong_square(x):
+    return x * x, (lambda g: g * x,)
+
+
+def test_the_edge_of_a_domain_is_no_warning():
+    assert check_grads(ops.log, np.array([0.01, 3.0])) < 1e-6
+    assert check_grads(ops.sqrt, np.array([0.001, 3.0])) < 1e-6

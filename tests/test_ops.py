@@ -355,6 +355,22 @@ def ones(*shape: int) -> Tensor:
 
 
 ERRORS = {
+    "matmul: number": (lambda: ops.matmul(ones(2), 2.0), r"1 dimension or more, got \(2,\), \(\)"),
+    "mean: empty": (lambda: ops.mean(ones(0, 3), axis=0), r"over axis 0 of shape \(0, 3\)"),
+    "var: empty": (lambda: ops.var(ones(3, 0)), r"over axis None of shape \(3, 0\)"),
+    "split: none": (lambda: ops.split(ones(4), 0), "does not split into 0 parts"),
+    "heads: none": (
+        lambda: F.causal_self_attention(ones(1, 2, 6), n_head=0),
+        r"does not split into 3 \* 0 heads",
+    ),
+    "label smoothing": (
+        lambda: F.cross_entropy(ones(1, 2), np.array([0]), label_smoothing=1.5),
+        "label_smoothing must be in 0..1, got 1.5",
+    ),
+    "dropout: p without rng": (
+        lambda: F.dropout(ones(2), p=2.0, rng=None),
+        "p must be in 0 <= p < 1, got 2.0",
+    ),
     "gelu: form": (lambda: F.gelu(ones(2), approximate="erf"), "'tanh' or 'none', got 'erf'"),
     "layer_norm: w": (
         lambda: F.layer_norm(ones(3, 4), ones(3), ones(4)),
@@ -437,3 +453,20 @@ ERRORS = {
 def test_errors_name_the_argument_and_what_was_expected(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_nothing_is_drawn_where_nothing_is_dropped():
+    """A training step at p = 0 must not move the generator, nor pay for random numbers."""
+    rng = np.random.default_rng(0)
+    x = Tensor(xp.ones((1, 4, 6)))
+    F.dropout(x, p=0.0, rng=rng)
+    F.causal_self_attention(x, n_head=1, p=0.0, rng=rng)
+    assert rng.random() == np.random.default_rng(0).random()
+
+
+def test_ids_and_targets_may_be_lists():
+    w = Tensor(xp.asarray([[1.0, 2.0], [3.0, 5.0]]))
+    assert F.embedding(w, [1, 0]).data.tolist() == [[3.0, 5.0], [1.0, 2.0]]
+    assert ops.scatter_add(w, [1, 1], n=2).data.tolist() == [[0.0, 0.0], [4.0, 7.0]]
+    listed, array = (F.cross_entropy(w, t).item() for t in ([1, 0], np.array([1, 0])))
+    assert listed == array

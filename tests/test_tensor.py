@@ -602,3 +602,37 @@ def test_a_vjp_with_too_few_gradients_is_refused(vjp):
     x, y = leaf([2.0]), leaf([3.0])
     with pytest.raises(ValueError, match="gradient"):
         forgets_y(x, y * 1.0).backward(xp.ones(1))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda t: ops.concatenate([t, t]),
+        lambda t: ops.add(t, y=t),
+        lambda t: ops.multiply((t, t), 2.0),
+    ],
+)
+def test_tensors_in_lists_or_by_keyword_are_refused(call):
+    with pytest.raises(ValueError, match="give each Tensor by itself and by position"):
+        call(Tensor(xp.ones(2), requires_grad=True))
+
+
+def test_a_vjp_that_returns_none_for_a_needed_argument_is_refused():
+    @primitive
+    def forgetful(x):
+        return x * 2, lambda g: (None,)
+
+    with pytest.raises(ValueError, match="returned shape None"):
+        forgetful(Tensor(xp.ones(2), requires_grad=True)).backward(xp.ones(2))
+
+
+def test_the_cotangent_may_be_a_tensor():
+    x = Tensor(xp.ones(2), requires_grad=True)
+    (x * 3.0).backward(Tensor(xp.asarray([1.0, 2.0])))
+    assert x.grad.tolist() == [3.0, 6.0]
+
+
+def test_methods_take_shapes_and_axes_as_numpy_does():
+    x = Tensor(xp.arange(6.0).reshape(2, 3), requires_grad=True)
+    assert x.reshape(3, 2).shape == x.reshape((3, 2)).shape == (3, 2)
+    assert x.transpose().shape == x.transpose(1, 0).shape == x.transpose((1, 0)).shape == (3, 2)

@@ -10,7 +10,7 @@ context with many continuations trusts the shorter context more. If h was never 
 training, P_k(w | h) = P_{k-1}(w | h').
 
 Source: Witten & Bell 1991, "The zero-frequency problem", IEEE Trans. Inf. Theory 37(4), method C;
-        Chen & Goodman 1998, "An empirical study of smoothing techniques", TR-10-98, sec. 2.6.
+        Chen & Goodman 1998, "An empirical study of smoothing techniques", TR-10-98.
 """
 
 from collections.abc import Sequence

@@ -4,7 +4,7 @@ Source, licence and size of each stand in its module. No third-party text is kep
 it is read from an installed wheel, the standard library, or your own files.
 """
 
-from pathlib import Path
+import os
 
 from minigpt.data import facts, pydoc, text
 from minigpt.data.corpus import Corpus, Splits, deduplicate, split
@@ -21,7 +21,7 @@ def load(name_or_path: str) -> Corpus:
     """
     if name_or_path in LOADERS:
         return LOADERS[name_or_path]()
-    if not Path(name_or_path).exists():
+    if not name_or_path or not os.path.exists(name_or_path):
         raise ValueError(
             f"no corpus {name_or_path!r}: expected one of {', '.join(LOADERS)},"
             f" or the path of a text file or folder"

@@ -87,8 +87,8 @@ def split(corpus: Corpus, val: float = 0.05, test: float = 0.05) -> Splits:
     n_val, n_test = max(1, round(val * n)), max(1, round(test * n))
     if n_val + n_test >= n:
         raise ValueError(
-            f"corpus {corpus.name!r} has {n} documents: too few to give train, val and"
-            f" test at least one each with val={val}, test={test}"
+            f"corpus {corpus.name!r} has {n} documents ({corpus.duplicates} duplicates removed):"
+            " too few to split in three. A document is a paragraph, or a line if there are none"
         )
     order = np.random.default_rng(0).permutation(n)  # (n,)
     parts = np.split(order, [n - n_val - n_test, n - n_test])  # train, val, test

@@ -2,8 +2,8 @@
 
 Source:  the path you give.
 Licence: yours to know; none is assumed.
-Size:    that of your files. A document is a paragraph where a file has blank lines between blocks,
-         and a line where it has none (a list of names, one a line, is a list of documents).
+Size:    that of your files. A document is a paragraph, or a line where blank lines are fewer than
+         one in twenty (a list of names, one a line, is a list of documents).
 """
 
 from pathlib import Path
@@ -29,7 +29,8 @@ def load(path: str | Path) -> Corpus:
 
 def _documents(text: str) -> list[str]:
     blocks = paragraphs(text)
-    return blocks if len(blocks) > 1 else [line for line in text.split("\n") if line.strip()]
+    lines = [line for line in text.split("\n") if line.strip()]
+    return blocks if 1 < len(blocks) >= len(lines) / 20 else lines
 
 
 def _read(file: Path) -> str:
@@ -37,3 +38,5 @@ def _read(file: Path) -> str:
         return file.read_text("utf-8-sig")  # UTF-8 with or without a byte-order mark
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8 text: {error}") from error
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror}") from error
