@@ -60,13 +60,11 @@ class TrainConfig:
         for name in ("batch_size", "lr", "eval_every", "eval_tokens", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("steps", "seconds", "warmup", "weight_decay", "final_lr", "seed"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"{name} must be finite, got {getattr(self, name)}")
-        if not (0 <= self.beta2 < 1 and math.isfinite(self.lr)):
-            raise ValueError(f"need 0 <= beta2 < 1 and a finite lr, got {self.beta2}, {self.lr}")
+        for name in ("steps", "seconds", "lr", "warmup", "weight_decay", "final_lr", "seed"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be 0 or more, and finite, got {getattr(self, name)}")
+        if not 0 <= self.beta2 < 1:
+            raise ValueError(f"beta2 must be in 0 <= beta2 < 1, got {self.beta2}")
         if self.steps and self.seconds:
             raise ValueError("give steps or seconds, not both")
 

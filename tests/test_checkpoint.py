@@ -161,3 +161,70 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match="cannot write .*file"):
         save_checkpoint(tmp_path / "file" / "model.safetensors", make())
+
+
+def test_the_content_is_on_the_disk_before_the_rename(path, monkeypatch):
+    events, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: events.append(os.fstat(fd).st_size) or sync(fd))
+    monkeypatch.setattr(os, "replace", lambda *to: events.append("renamed") or replace(*to))
+    save_checkpoint(path, make())
+    assert events == [path.stat().st_size, "renamed"]
+
+
+def test_a_ctrl_c_while_writing_leaves_the_old_file_alone(path, monkeypatch):
+    save_checkpoint(path, make(1))
+    before = path.read_bytes()
+
+    def stopped(fd):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(path, make(2))
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_folders_are_made_and_are_no_checkpoints(tmp_path):
+    save_checkpoint(tmp_path / "a" / "b" / "model.safetensors", make())
+    assert load_checkpoint(tmp_path / "a" / "b" / "model.safetensors").model.config == CONFIG
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "a")
+
+
+def test_other_formats_and_kinds_of_numbers_are_refused(path):
+    """Published files have format "pt", and numbers that NumPy does not know."""
+    path.parent.mkdir()
+    for form in ("pt", "minigpt 2"):
+        save_file({"a": np.zeros(2)}, path, metadata={"format": form})
+        with pytest.raises(CheckpointError, match="not a checkpoint of format 'minigpt 1'"):
+            load_checkpoint(path)
+    header = {
+        "__metadata__": {"format": "pt"},
+        "a": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]},
+    }
+    content = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(content)) + content + b"\0\0")
+    with pytest.raises(CheckpointError, match="not a checkpoint of format 'minigpt 1'"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("entry", ["config", "tokenizer", "training"])
+def test_a_missing_entry_is_refused(path, entry):
+    save_checkpoint(path, make())
+    with safe_open(path, framework="np") as file:
+        metadata = {k: v for k, v in file.metadata().items() if k != entry}
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(arrays, path, metadata=metadata)
+    with pytest.raises(CheckpointError, match=f"does not fit its own config: '{entry}'"):
+        load_checkpoint(path)
+
+
+def test_a_file_that_the_system_will_not_open(path, monkeypatch):
+    def denied(*args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    save_checkpoint(path, make())
+    monkeypatch.setattr(module, "safe_open", denied)
+    with pytest.raises(CheckpointError, match="model.safetensors: .*Permission denied"):
+        load_checkpoint(path)

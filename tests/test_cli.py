@@ -7,15 +7,23 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from minigpt import cli, data, plot
 from minigpt.__main__ import main
 from minigpt.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from minigpt.evaluate import nats_per_token, score_baselines
+from minigpt.generate import generate
+from minigpt.model import GPT
+from minigpt.train import Trainer
 
 SMALL = ["--n-layer", "1", "--n-head", "2", "--n-embd", "16", "--block-size", "16"]
 ROOT = Path(__file__).parent.parent
+SPLITS = ("train", "val", "test")
 COMMANDS = ("demo", "train", "sample", "eval", "info")
 
 
@@ -118,7 +126,8 @@ def test_demo_in_short(capsys):
     assert list(scores) == ["uniform", "1-gram", "2-gram", "3-gram", "4-gram", "5-gram", "GPT"]
     assert scores["GPT"] < scores["1-gram"]
     assert abs(scores["5-gram"] - 1.571) < 1e-3  # counted anew, on the pinned text
-    assert all(f"\n{i}." in out for i in (1, 2, 3))
+    samples = re.findall(r"^[123]\. (.+(?:\n   .*)*)", out, re.M)
+    assert len(set(samples)) == 3
     assert re.search(r"training +[\d,]+ tokens/s", out)
     assert "runs/demo-1/loss.png" in out.replace("\\", "/")
 
@@ -169,9 +178,9 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, trained, capsys):
         (["train", "--lr", "-1"], "lr must be positive"),
         (["train", "--steps", "many"], "invalid int value"),
         (["train", "--steps", "5", "--seconds", "5"], "not both"),
-        (["train", "--seconds", "inf"], "seconds must be finite"),
-        (["train", "--beta2", "1"], "0 <= beta2 < 1"),
-        (["train", "--lr", "inf"], "finite lr"),
+        (["train", "--seconds", "inf"], "seconds must be 0 or more, and finite"),
+        (["train", "--beta2", "1"], "beta2 must be in 0 <= beta2 < 1"),
+        (["train", "--lr", "inf"], "lr must be 0 or more, and finite"),
         (["train", "--data", ""], "expected one of facts, pydoc"),
         (["train", "--data", "x" * 5000], "x"),
         (["train", "--resume", trained, "--steps", "9", "--lr", "1"], "leave out --lr, --steps"),
@@ -259,9 +268,9 @@ def test_a_corpus_that_changed_is_noticed(trained, text, tmp_path, capsys):
 def test_eval_on_another_corpus_says_so(trained, tmp_path, capsys):
     (tmp_path / "other.txt").write_text("".join(f"line {i} says\n" for i in range(400)), "utf-8")
     assert main(["eval", trained, "--data", "other.txt"]) == 0
-    assert "n-grams are counted on other.txt; the GPT was trained on sums.txt" in (
-        capsys.readouterr().out
-    )
+    out = capsys.readouterr().out
+    assert "n-grams are counted on other.txt; the GPT was trained on sums.txt" in out
+    assert "held-out characters of other.txt" in out
 
 
 def test_a_folder_stands_for_its_best_checkpoint(trained, capsys):
@@ -295,3 +304,149 @@ def test_resume_continues_the_options_of_the_run(text, capsys):
     out = capsys.readouterr().out
     assert "complete: step 20 of 20" in out
     assert "runs/mine/best.safetensors" in out.replace("\\", "/")
+
+
+# --- the numbers and options are the right ones ---
+
+
+def encoded(checkpoint, text):
+    parts = data.split(data.load(text))
+    return {name: checkpoint.tokenizer.encode(getattr(parts, name)) for name in SPLITS}
+
+
+def test_eval_scores_the_named_model_on_the_held_out_part(text, trained, tmp_path, capsys):
+    assert main(["train", "--data", text, "--steps", "1", "--lr", "1e-9", *SMALL]) == 0
+    os.utime(tmp_path / "runs/sums-1/best.safetensors", (1, 1))  # the second run is the newest
+    (tmp_path / "runs/sums-2/last.safetensors").write_bytes(b"is not what is asked for")
+    capsys.readouterr()
+    for argv, run in (([f"{trained}/best.safetensors"], "sums-1"), ([], "sums-2")):
+        assert main(["eval", *argv]) == 0
+        out = capsys.readouterr().out
+        checkpoint = load_checkpoint(tmp_path / f"runs/{run}/best.safetensors")
+        ids = encoded(checkpoint, text)
+        assert f"{run}/best.safetensors on {len(ids['test']) - 1:,} held-out" in out
+        wanted = {
+            score.name: score.nats
+            for score in score_baselines(checkpoint.tokenizer.vocab_size, ids["train"], ids["test"])
+        } | {"GPT": nats_per_token(checkpoint.model, ids["test"])}  # fmt: skip
+        assert table(out) == pytest.approx(wanted, abs=6e-4)
+        if argv:  # so that another part would not print the same
+            assert abs(wanted["GPT"] - nats_per_token(checkpoint.model, ids["val"])) > 1.2e-3
+
+
+def test_sample_draws_from_the_named_model_at_the_temperature(text, trained, capsys):
+    assert main(["train", "--data", text, "--steps", "1", *SMALL]) == 0
+    capsys.readouterr()
+    path = f"{trained}/best.safetensors"
+    checkpoint = load_checkpoint(path)
+    for temperature in (0.5, 3.0):
+        argv = ["--prompt", "line 7", "-n", "40", "--seed", "3", "--temperature", str(temperature)]
+        assert main(["sample", path, *argv]) == 0
+        rng, idx = np.random.default_rng(3), checkpoint.tokenizer.encode("line 7")[None]
+        drawn = generate(checkpoint.model, idx, 40, rng=rng, temperature=temperature)
+        wanted = "line 7" + "".join(checkpoint.tokenizer.decode(token) for token in drawn)
+        assert capsys.readouterr().out.rsplit("\n\n", 1)[0] == wanted
+
+
+def test_info_is_about_the_checkpoint(trained, capsys):
+    model = load_checkpoint(f"{trained}/last.safetensors").model
+    assert main(["info", f"{trained}/last.safetensors"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(rf"^parameters +{model.num_parameters():,}$", out, re.M)
+    assert re.search(rf"^FLOPs per training token +{model.flops_per_token():,}$", out, re.M)
+    assert len(re.findall(r"\.(?:weight|bias) ", out)) == len(model.parameters())
+
+
+def test_every_option_reaches_the_run(text, tmp_path):
+    values = {
+        "steps": 2, "batch_size": 3, "lr": 0.01, "final_lr": 0.5, "warmup": 1, "weight_decay": 0.2,
+        "beta2": 0.9, "clip": 0.5, "eval_every": 1, "eval_tokens": 50, "seed": 7,
+    }  # fmt: skip
+    shape = {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 8, "dropout": 0.1}
+    argv = [
+        part for name, value in (values | shape).items()
+        for part in ("--" + name.replace("_", "-"), str(value))
+    ]  # fmt: skip
+    assert main(["train", "--data", text, *argv, "--no-bias", "--out", "mine"]) == 0
+    last = load_checkpoint(tmp_path / "mine/last.safetensors")
+    assert last.training["config"] == values | {"data": text, "seconds": 0.0}
+    assert asdict(last.model.config) == shape | {
+        "bias": False, "vocab_size": last.tokenizer.vocab_size
+    }  # fmt: skip
+    rng, ids = np.random.default_rng(7), encoded(last, text)
+    start = GPT(last.model.config, rng)
+    assert last.training["log"][0]["val_loss"] == nats_per_token(start, ids["val"][:51])
+
+
+def test_stopped_and_resumed_is_the_undisturbed_run(text, tmp_path, monkeypatch, capsys):
+    args = ["train", "--data", text, "--steps", "20", "--eval-every", "10", "--seed", "3",
+            "--dropout", "0.1", *SMALL]  # fmt: skip
+    assert main([*args, "--out", "whole"]) == 0
+    real = Trainer._step
+
+    def step(trainer):
+        if trainer.step == 12:
+            signal.raise_signal(signal.SIGINT)
+        return real(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", step)
+        assert main([*args, "--out", "part"]) == 0
+    assert (
+        "stopped at step 13; to go on: python -m minigpt train --resume part"
+        in capsys.readouterr().out
+    )
+    assert main(["train", "--resume", "part"]) == 0
+    whole, part = (
+        load_checkpoint(tmp_path / name / "last.safetensors") for name in ("whole", "part")
+    )
+    assert part.training["config"] == whole.training["config"]
+    for key in ("step", "best", "rng"):
+        assert part.training[key] == whole.training[key]
+    for a, b in zip(whole.model.parameters(), part.model.parameters(), strict=True):
+        assert a.data.tobytes() == b.data.tobytes()
+
+
+def test_the_figure_and_the_run_get_the_right_parts(text, tmp_path, monkeypatch):
+    """Trained on train, judged on val; the figure's n-grams are those of the figure's loss."""
+    drawn, parts = [], []
+    init = Trainer.__init__
+    monkeypatch.setattr(plot, "loss_figure", lambda *args: drawn.append(args))
+    monkeypatch.setattr(
+        Trainer, "__init__", lambda self, *args: parts.append(args[2:4]) or init(self, *args)
+    )
+    assert main(["train", "--data", text, "--steps", "3", "--eval-every", "1", *SMALL]) == 0
+    last = load_checkpoint(tmp_path / "runs/sums-1/last.safetensors")
+    ids = encoded(last, text)
+    for found, name in zip(parts[0], ("train", "val"), strict=True):
+        np.testing.assert_array_equal(found, ids[name])
+    ((path, log, grams),) = drawn
+    assert path.as_posix() == "runs/sums-1/loss.png"
+    assert log == last.training["log"]
+    judged = ids["val"][: 10_000 + 1]
+    assert grams == score_baselines(last.tokenizer.vocab_size, ids["train"], judged)[1:]
+
+
+# --- how it ends ---
+
+
+def test_ctrl_c_outside_training_is_one_line_and_130(monkeypatch, capsys):
+    def stopped(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run", stopped)
+    assert main(["info"]) == 130
+    assert capsys.readouterr().err == "minigpt: stopped\n"
+
+
+@pytest.mark.parametrize("command", [["info"], ["train", "--help"]])
+def test_a_reader_that_has_gone_gets_no_traceback(command):
+    read, write = os.pipe()
+    os.close(read)
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [sys.executable, "-m", "minigpt", *command], stdout=write, stderr=subprocess.PIPE,
+        text=True, env=env | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")

@@ -1,6 +1,7 @@
 """Held-out loss: each token scored once, with at least half a block of context."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,13 +35,13 @@ def one_at_a_time(gpt, ids, stride):
 
 
 @pytest.mark.parametrize("n", [2, 5, 8, 9, 10, 12, 13, 16, 17, 29, 64])
-@pytest.mark.parametrize("block_size", [7, 8])
+@pytest.mark.parametrize("block_size", [1, 7, 8])
 def test_each_token_once(n, block_size):
     gpt = model(block_size)
     ids = np.random.default_rng(n).integers(0, 5, n)
     for batch_size in (1, 3, 64):
         got = nats_per_token(gpt, ids, batch_size)
-        assert got == pytest.approx(one_at_a_time(gpt, ids, block_size // 2), rel=1e-12)
+        assert got == pytest.approx(one_at_a_time(gpt, ids, max(1, block_size // 2)), rel=1e-12)
 
 
 def test_uniform_model_scores_ln_v():
@@ -65,3 +66,14 @@ def test_baselines_are_counted_on_train_and_scored_on_test():
 def test_too_short():
     with pytest.raises(ValueError, match="at least 2 tokens"):
         nats_per_token(model(), np.array([1]))
+
+
+def test_evaluation_drops_nothing_and_records_no_graph(monkeypatch):
+    gpt, answers, call = model(), [], GPT.__call__
+    ids = np.random.default_rng(0).integers(0, 5, 50)
+    wanted = nats_per_token(gpt, ids)
+    noisy = GPT(replace(gpt.config, dropout=0.9), np.random.default_rng(0), "float64")
+    noisy.load_arrays({name: p.data for name, p in gpt.named_parameters()})
+    monkeypatch.setattr(GPT, "__call__", lambda *args: answers.append(call(*args)) or answers[-1])
+    assert nats_per_token(noisy, ids) == wanted
+    assert answers and not any(answer.requires_grad for answer in answers)

@@ -75,3 +75,47 @@ def test_tokens_come_one_at_a_time():
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class Spy:
+    """A model that remembers what it was asked and what it answered."""
+
+    def __init__(self):
+        self.model, self.config, self.asked, self.answers = model(), CONFIG, [], []
+
+    def __call__(self, idx):
+        self.asked.append(idx)
+        self.answers.append(self.model(idx))
+        return self.answers[-1]
+
+
+@pytest.mark.parametrize("T", [1, 3, 4, 7])
+def test_the_model_sees_the_last_block_size_tokens_and_records_no_graph(T):
+    spy, prompt = Spy(), np.random.default_rng(T).integers(0, 6, (2, T))
+    drawn = list(generate(spy, prompt, 6, rng=np.random.default_rng(0)))
+    assert len(drawn) == len(spy.asked) == 6
+    text = np.concatenate([prompt, np.stack(drawn, axis=1)], axis=1)
+    for i, idx in enumerate(spy.asked):
+        np.testing.assert_array_equal(idx, text[:, max(0, T + i - 4) : T + i])
+    assert not any(answer.requires_grad for answer in spy.answers)
+    assert list(generate(spy, prompt, 0, rng=np.random.default_rng(0))) == []
+
+
+def test_the_temperature_reaches_every_draw():
+    runs = []
+    for temperature in (0.25, 4.0):
+        seen, rng = [1, 2], np.random.default_rng(0)
+        for _ in range(20):
+            with no_grad():
+                logits = model()(np.array([seen[-4:]])).data[:, -1]
+            seen.append(int(choose(logits, temperature, rng)[0]))
+        assert draw([[1, 2]], 20, temperature=temperature)[0].tolist() == seen[2:]
+        runs.append(seen)
+    assert runs[0] != runs[1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_temperature_near_zero_is_greedy(dtype):
+    logits = np.array([[1.0, 3.0, 2.0, -1.0]], dtype)
+    for temperature in (1e-30, 1e-50, 1e-320):
+        assert choose(logits, temperature, np.random.default_rng(0)) == [1]

@@ -859,3 +859,29 @@ def wrong_square(x):
 def test_the_edge_of_a_domain_is_no_warning():
     assert check_grads(ops.log, np.array([0.01, 3.0])) < 1e-6
     assert check_grads(ops.sqrt, np.array([0.001, 3.0])) < 1e-6
+
+
+def test_parameters_can_be_written_to_afterwards():
+    w = Tensor(xp.asarray(normal(3)), requires_grad=True)
+    check_parameters(lambda: w * 2.0, [("w", w)])
+    assert w.data.flags.writeable
+    with pytest.raises(GradientError):
+        check_parameters(lambda: F.dropout(w, p=0.5, rng=np.random.default_rng()), [("w", w)])
+    assert w.data.flags.writeable
+
+
+def test_a_gradient_that_is_not_a_number_is_rejected():
+    with pytest.raises(GradientError, match="the tape says nan"):
+        check_grads(primitive(lambda x: (x * 2, (lambda g: g * np.nan,))), normal(3))
+
+
+def test_the_worst_argument_and_the_worst_entry_are_reported():
+    @primitive
+    def product(x, y):
+        return x * y, (lambda g: g * y, lambda g: g * x * xp.asarray([1.0, 0.5, 1.0]))
+
+    x, y = np.array([1.0, -1.0, 1.0]), np.array([2.0, 3.0, 4.0])
+    assert check_grads(product, x, y, tol=10.0) > 1e-3
+    assert check_grads(lambda y, x: product(x, y), y, x, tol=10.0) > 1e-3
+    with pytest.raises(GradientError, match=r"^argument 1\[1\]: .* relative error 5.0e-01"):
+        check_grads(product, x, y)

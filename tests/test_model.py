@@ -354,3 +354,54 @@ def test_load_arrays_is_all_or_nothing():
 
 
 RNG = np.random.default_rng(0)
+
+
+def test_names_of_lists_inside_modules():
+    class Outer(Module):
+        def __init__(self):
+            self.inner = Inner()
+
+    class Inner(Module):
+        def __init__(self):
+            self.parts = [Embedding(2, 1, rng=RNG), Embedding(2, 1, rng=RNG)]
+
+    names = [name for name, _ in Outer().named_parameters()]
+    assert names == ["inner.parts.0.weight", "inner.parts.1.weight"]
+
+
+def test_load_arrays_keeps_dtype_and_the_optimizers_buffer():
+    model = tiny_gpt(dtype="float32")
+    optimizer = AdamW(model.parameters(), lr=1.0)
+    model.load_arrays({name: np.ones(p.shape) for name, p in model.named_parameters()})
+    assert (optimizer.data == 1).all()
+    assert {p.dtype.name for p in model.parameters()} == {"float32"}
+
+
+def test_initial_gains_are_one_and_offsets_zero():
+    for name, p in GPT(TINY, RNG).named_parameters():
+        if p.ndim == 1:
+            assert (p.data == (1 if name.endswith("weight") else 0)).all(), name
+
+
+def test_dropout_stands_where_gpt2_has_it(monkeypatch):
+    """On the embeddings, the attention weights, and each branch before it is added."""
+    model, rng, calls = tiny_gpt(replace(TINY, dropout=0.3)), np.random.default_rng(0), []
+    for name in ("dropout", "causal_self_attention"):
+        real = getattr(F, name)
+
+        def spy(x, *, name=name, real=real, **options):
+            calls.append((name, options["p"], options["rng"] is rng))
+            return real(x, **options)
+
+        monkeypatch.setattr(F, name, spy)
+    model(batch()[0], rng)
+    block = ["causal_self_attention", "dropout", "dropout"]
+    assert calls == [(name, 0.3, True) for name in ["dropout", *block, *block]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_layer_norm_without_bias_is_one_with_bias_zero(dtype):
+    x = Tensor(np.random.default_rng(0).standard_normal((3, 4)).astype(dtype))
+    bare, full = (LayerNorm(4, bias=bias, dtype=dtype)(x) for bias in (False, True))
+    assert bare.dtype == dtype
+    assert (bare.data == full.data).all()

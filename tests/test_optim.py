@@ -25,6 +25,7 @@ def test_sgd_with_momentum_by_hand():
         (x * 2.0).sum().backward()
         optimizer.step()
         assert x.data[0] == pytest.approx(wanted, rel=1e-15)
+    assert optimizer.steps == 2
 
 
 def test_adams_first_step_is_lr_whatever_the_gradients_size():
@@ -119,6 +120,13 @@ def test_clipping_scales_all_gradients_together():
     assert float(clip_grad_norm([a, b], 1.0)) == pytest.approx(5.0)
     np.testing.assert_allclose(a.grad, [0.6, 0], rtol=1e-10)
     np.testing.assert_allclose(b.grad, [[0.8]], rtol=1e-10)
+
+
+def test_clipping_passes_over_what_has_no_gradient():
+    a, b = leaf(0.0), leaf(0.0)
+    a.grad = np.array([3.0])
+    assert float(clip_grad_norm([a, b], 1.0)) == pytest.approx(3.0)
+    assert b.grad is None
 
 
 def test_clipping_gradients_that_are_all_zero():

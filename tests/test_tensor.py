@@ -636,3 +636,35 @@ def test_methods_take_shapes_and_axes_as_numpy_does():
     x = Tensor(xp.arange(6.0).reshape(2, 3), requires_grad=True)
     assert x.reshape(3, 2).shape == x.reshape((3, 2)).shape == (3, 2)
     assert x.transpose().shape == x.transpose(1, 0).shape == x.transpose((1, 0)).shape == (3, 2)
+
+
+def test_the_cotangent_takes_the_outputs_dtype():
+    seen = []
+
+    @primitive
+    def spy(x):
+        return x + 0, (lambda g: seen.append(g.dtype) or g,)
+
+    spy(leaf([1.0, 2.0], "float32")).backward(xp.ones(2))
+    assert seen == [np.dtype("float32")]
+
+
+def test_cotangents_die_during_backward(no_collector):
+    """Of a chain's cotangents only the one being worked on is alive."""
+    made, alive = [], []
+
+    @primitive
+    def layer(x):
+        def vjp(g):
+            alive.append(sum(ref() is not None for ref in made))
+            dx = to_numpy(g + 0).view(Buffer)
+            made.append(weakref.ref(dx))
+            return (dx,)
+
+        return x + 0, vjp
+
+    out = leaf(normal(3))
+    for _ in range(5):
+        out = layer(out)
+    out.backward(xp.ones(3))
+    assert max(alive) <= 2

@@ -3,12 +3,16 @@
 import json
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
 
+from minigpt import functional as F
 from minigpt.checkpoint import CheckpointError, load_checkpoint
+from minigpt.evaluate import nats_per_token
 from minigpt.model import GPT, GPTConfig
+from minigpt.optim import AdamW, clip_grad_norm, warmup_cosine
 from minigpt.tokenizer import CharTokenizer
 from minigpt.train import TrainConfig, Trainer, TrainingError
 
@@ -183,8 +187,10 @@ def test_too_short_texts(tmp_path):
     [
         ({"batch_size": 0}, "batch_size must be positive, got 0"),
         ({"lr": float("nan")}, "lr must be positive, got nan"),
-        ({"steps": -1}, "steps must be at least 0, got -1"),
+        ({"steps": -1}, "steps must be 0 or more, and finite, got -1"),
         ({"steps": 5, "seconds": 5.0}, "steps or seconds, not both"),
+        ({"seconds": float("inf")}, "seconds must be 0 or more, and finite, got inf"),
+        ({"beta2": 1.0}, "beta2 must be in 0 <= beta2 < 1, got 1.0"),
     ],
 )
 def test_config_errors(options, message):
@@ -205,3 +211,95 @@ def test_batches_are_windows_with_targets_one_place_on(tmp_path):
     assert min(starts) < 20
     assert max(starts) > 970
     assert max(starts) + 8 <= 999
+
+
+def test_the_loop_is_the_loop_written_out(tmp_path):
+    """Batch, dropout, clipping, schedule, decay, and what is logged: every number by hand."""
+    run = trainer(
+        tmp_path, steps=12, eval_every=5, lr=0.05, final_lr=0.3, warmup=4,
+        weight_decay=0.5, beta2=0.7, clip=0.05, eval_tokens=100,
+    )  # fmt: skip
+    run.run(quiet)
+    rng = np.random.default_rng(0)
+    model = GPT(SHAPE, rng)
+    optimizer = AdamW(
+        model.parameters(), 0.0, (0.9, 0.7), weight_decay=0.5, decay=model.decayed_parameters()
+    )
+    log, since = [(0, None, nats_per_token(model, IDS[1000:1101]), 0.0)], []
+    for step in range(12):
+        window = IDS[rng.integers(0, 1000 - 8, 4)[:, None] + np.arange(9)]
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(window[:, :-1], rng), window[:, 1:])
+        loss.backward()
+        assert clip_grad_norm(optimizer.params, 0.05) > 0.05  # so clipping does change the run
+        optimizer.lr = warmup_cosine(step, lr=0.05, warmup=4, steps=12, final=0.3)
+        optimizer.step()
+        since.append(loss.item())
+        if step + 1 in (5, 10, 12):  # every fifth, and the last
+            val = nats_per_token(model, IDS[1000:1101])
+            log.append((step + 1, float(np.mean(since)), val, optimizer.lr))
+            since = []
+    assert [(*line, row["lr"]) for line, row in zip(losses(run), run.log, strict=True)] == log
+    assert weights(run) == b"".join(p.data.tobytes() for p in model.parameters())
+
+
+def test_the_seconds_of_a_resumed_run_go_on_from_those_before(tmp_path):
+    run = trainer(tmp_path, steps=10)
+    run.run(quiet)
+    resume = load_checkpoint(tmp_path / "last.safetensors")
+    assert 0 < run.log[-1]["seconds"] <= resume.training["elapsed"] + 0.005
+    resume.training |= {"planned": 20, "elapsed": 1000.0}
+    again = trainer(tmp_path, resume)
+    again.run(quiet)
+    assert again.step == 20
+    assert 1000 < again.log[-1]["seconds"] < 1100
+
+
+def test_without_steps_or_seconds_there_are_2000_steps(tmp_path):
+    assert trainer(tmp_path, steps=0).planned == 2000
+
+
+def test_every_window_can_be_drawn(tmp_path):
+    run = trainer(tmp_path)
+    run.train_ids = np.arange(12)  # four windows of 8 and a target
+    assert {i for _ in range(50) for i in run._batch()[0][:, 0].tolist()} == {0, 1, 2, 3}
+
+
+def test_the_plan_is_the_time_that_is_left_over_the_time_of_a_step(tmp_path):
+    run = trainer(tmp_path, steps=0, seconds=100.0)
+    run.step, run.step_seconds, run.eval_seconds = 7, [1.9, 2.0, 50.0], 10.0
+    run.started = time.perf_counter() - 39
+    assert run._plan() == 7 + 20  # 61 s, and a step with a tenth of an evaluation is 3 s
+    run.started = time.perf_counter() - 1000
+    assert run._plan() == 8
+
+
+def test_speed_is_that_of_the_last_fifty_steps(tmp_path):
+    run = trainer(tmp_path)
+    assert run.tokens_per_second() == 0
+    run.step_seconds = [9.0] * 100 + [0.5] * 50
+    assert run.tokens_per_second() == 4 * 8 / 0.5
+
+
+def test_the_time_since_the_last_evaluation_is_saved_too(tmp_path):
+    run = trainer(tmp_path, steps=1)
+    run.run(quiet)
+    run.started -= 500
+    run.save("last")
+    assert load_checkpoint(tmp_path / "last.safetensors").training["elapsed"] > 500
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    run = trainer(tmp_path)
+
+    def interrupted_twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the step went on")
+
+    run._step = interrupted_twice
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run.run(quiet)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert load_checkpoint(tmp_path / "last.safetensors").training["step"] == 0
