@@ -57,7 +57,7 @@ class CausalSelfAttention(Module):
 
     def __init__(self, config: GPTConfig, rng, dtype):
         C = config.n_embd
-        self.c_attn = Linear(C, 3 * C, rng=rng, bias=config.bias, dtype=dtype)
+        self.c_attn = Linear(C, 3 * C, rng=rng, bias=config.bias, dtype=dtype)  # q, k, v at once
         self.c_proj = Linear(C, C, rng=rng, bias=config.bias, std=residual_std(config), dtype=dtype)
         self.n_head, self.p = config.n_head, config.dropout
 
@@ -97,8 +97,8 @@ class Block(Module):
         self.drop = Dropout(config.dropout)
 
     def __call__(self, x: Tensor, rng=None) -> Tensor:
-        x = x + self.drop(self.attn(self.ln_1(x), rng), rng)
-        return x + self.drop(self.mlp(self.ln_2(x)), rng)
+        x = x + self.drop(self.attn(self.ln_1(x), rng), rng)  # positions exchange: (B, T, C)
+        return x + self.drop(self.mlp(self.ln_2(x)), rng)  # each position by itself
 
 
 class GPT(Module):
@@ -131,7 +131,7 @@ class GPT(Module):
         x = self.wte(idx) + self.wpe(xp.arange(idx.shape[1]))  # (B, T, C) + (T, C)
         x = self.drop(x, rng)
         for block in self.h:
-            x = block(x, rng)
+            x = block(x, rng)  # (B, T, C), the residual stream
         return F.linear(self.ln_f(x), self.wte.weight.T)  # (B, T, V): the head is wte again
 
     def decayed_parameters(self) -> list[Tensor]:

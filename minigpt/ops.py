@@ -165,6 +165,7 @@ def max(x, *, axis=None, keepdims=False):
     out = x.max(axis=axis, keepdims=keepdims)
 
     def dx(g):
+        # 1 at each maximum, so that hit.sum is how many share
         hit = (x == unreduce(out, x.ndim, axis, keepdims)).astype(g.dtype)
         return hit / hit.sum(axis=axis, keepdims=True) * unreduce(g, x.ndim, axis, keepdims)
 
@@ -186,7 +187,7 @@ def var(x, *, axis=None, keepdims=False):
 @primitive
 def logsumexp(x, *, axis=None, keepdims=False):
     """log(sum(exp(x))) over axis, shifted by the maximum so that nothing overflows."""
-    top = x.max(axis=axis, keepdims=True)
+    top = x.max(axis=axis, keepdims=True)  # exp of what is left is at most 1
     total = xp.log(xp.exp(x - top).sum(axis=axis, keepdims=True)) + top
     return total if keepdims else xp.squeeze(total, axis), (
         lambda g: unreduce(g, x.ndim, axis, keepdims) * xp.exp(x - total),
@@ -202,18 +203,20 @@ def matmul(x, y):
     """
     if shape(x) == () or shape(y) == ():
         raise ValueError(f"matmul needs arrays of 1 dimension or more, got {shape(x)}, {shape(y)}")
-    rows = x if x.ndim > 1 else x[None, :]
-    columns = y if y.ndim > 1 else y[:, None]
+    rows = x if x.ndim > 1 else x[None, :]  # (..., n, k), n = 1 for a vector
+    columns = y if y.ndim > 1 else y[:, None]  # (..., k, m), m = 1 for a vector
 
     def matrix(g):  # put the axes back that a 1-D operand had removed
         g = g if y.ndim > 1 else g[..., None]
         return g if x.ndim > 1 else xp.expand_dims(g, -2)
 
     def dx(g):
-        return unbroadcast(matrix(g) @ columns.swapaxes(-1, -2), rows.shape).reshape(x.shape)
+        dx = matrix(g) @ columns.swapaxes(-1, -2)  # (..., n, m) @ (..., m, k)
+        return unbroadcast(dx, rows.shape).reshape(x.shape)
 
     def dy(g):
-        return unbroadcast(rows.swapaxes(-1, -2) @ matrix(g), columns.shape).reshape(y.shape)
+        dy = rows.swapaxes(-1, -2) @ matrix(g)  # (..., k, n) @ (..., n, m)
+        return unbroadcast(dy, columns.shape).reshape(y.shape)
 
     return x @ y, (dx, dy)
 

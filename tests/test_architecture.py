@@ -189,10 +189,8 @@ print(json.dumps(sorted(new - set(sys.stdlib_module_names))))
 
 
 def test_import_is_quick():
-    """0.3 s is the promise; measured a few times, because a busy machine only ever adds."""
-    code = (
-        "import time; t = time.perf_counter(); import minigpt.model; print(time.perf_counter()-t)"
-    )
+    """0.3 s is the promise, in processor time: what neighbours take is not ours."""
+    code = "import time; import minigpt.model; print(time.process_time())"  # interpreter and all
     assert min(measure(code) for _ in range(5)) < 0.3
 
 

@@ -3,11 +3,20 @@
 import doctest
 import re
 import shlex
+import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from minigpt.__main__ import main
+from minigpt.backend import xp
+from minigpt.gradcheck import check_grads
+from minigpt.tensor import Tensor, primitive
+from tests import cases
+from tests.test_architecture import CORE, code_lines
+from tests.test_gradcheck import BANK, BLIND
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -31,7 +40,8 @@ def test_every_make_command_exists_and_the_door_runs_the_two_main_ones():
         assert re.search(rf"^{target}: \.venv/installed", makefile, re.M)
     assert "\nmake demo" in door
     assert "\nmake test" in door
-    assert "benchmarks.train_step" in makefile
+    assert "-m benchmarks.train_step" in makefile
+    assert "-m benchmarks.train_step" in door  # `make bench` itself installs a framework first
 
 
 def test_the_package_commands_run(tmp_path, monkeypatch, capsys):
@@ -61,13 +71,34 @@ def test_the_files_on_the_map_exist():
         assert (ROOT / path).exists(), path
 
 
+def test_the_op_of_the_how_to_passes_the_checks_of_every_op():
+    blocks = [
+        textwrap.dedent(block) for block in re.findall(r" +```python\n(.*?) +```", README, re.S)
+    ]
+    function, row = blocks
+    names = {"primitive": primitive, "xp": xp, "np": np, "normal": cases.normal}
+    exec(function, names)
+    rows = []
+    names |= {"ops": SimpleNamespace(sin=names["sin"]), "row": lambda *args: rows.append(args)}
+    exec(row, names)
+    op, _, call, expected, maker = rows[0]
+    x = maker(np.random.default_rng(0))
+    np.testing.assert_allclose(call(op, Tensor(x)).data, expected(x))
+    assert check_grads(lambda x: call(op, x), x) < 1e-8
+
+
+def test_the_core_has_as_many_lines_as_it_says():
+    lines = sum(code_lines(name) for name in CORE)
+    assert f"in this order: {lines} lines of code" in README
+
+
 @pytest.mark.parametrize("word", ["DEMO_OUTPUT", "BENCH_OUTPUT", "TODO"])
 def test_nothing_was_left_to_fill_in(word):
     assert word not in README
 
 
 def test_the_bank_is_as_large_as_it_says():
-    from tests.test_gradcheck import BANK
-
-    stated = int(re.search(r"- (\d+) plausible wrong derivatives", README)[1])
-    assert len(BANK) == stated
+    wrong, blind = re.search(
+        r"- (\d+) plausible wrong derivatives.*? (\d+) of them would pass", README, re.S
+    ).groups()
+    assert (len(BANK), len(BLIND)) == (int(wrong), int(blind))
