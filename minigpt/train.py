@@ -184,7 +184,7 @@ class Trainer:
     def _plan(self) -> int:
         """How many steps fit into the time, from the steps and the evaluation done so far."""
         now = time.perf_counter() - self.started
-        a_step = median(self.step_seconds) + self.eval_seconds / self.config.eval_every
+        a_step = median(self.step_seconds[-30:]) + self.eval_seconds / self.config.eval_every
         return max(self.step + 1, self.step + int((self.config.seconds - now) / a_step))
 
     def tokens_per_second(self) -> float:
