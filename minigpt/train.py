@@ -101,7 +101,7 @@ class Trainer:
             weight_decay=config.weight_decay, decay=model.decayed_parameters(),
         )  # fmt: skip
         self.rng = rng
-        self.step, self.elapsed = 0, 0.0
+        self.step, self.saved, self.elapsed = 0, -1, 0.0  # saved: the step in last.safetensors
         self.planned = config.steps or (None if config.seconds else 2000)  # None: not known yet
         self.best = math.inf
         self.log: list[dict[str, Any]] = []
@@ -125,7 +125,7 @@ class Trainer:
         with np.errstate(all="ignore"), _interruptible() as interrupted, tqdm(
             total=self.planned, initial=self.step, unit="step", disable=None
         ) as bar:  # fmt: skip
-            if self.step == 0:
+            if not self.log:
                 self._evaluate(report)
             while self.planned is None or self.step < self.planned:
                 loss = self._step()
@@ -233,6 +233,7 @@ class Trainer:
         state = self.optimizer.buffers() if name == "last" else {}
         checkpoint = Checkpoint(self.model, self.tokenizer, training, state)
         save_checkpoint(self.folder / f"{name}.safetensors", checkpoint)
+        self.saved = self.step if name == "last" else self.saved
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         saved: dict[str, Any] = checkpoint.training
@@ -243,14 +244,14 @@ class Trainer:
                 buffer[...] = xp.asarray(checkpoint.state[name])
             for name in _COUNTERS:
                 setattr(self, name, saved[name])
-            self.optimizer.steps = self.step
+            self.optimizer.steps = self.saved = self.step
             self.rng.bit_generator.state = saved["rng"]
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"this checkpoint cannot be resumed: {error!r}") from error
 
     def _kept(self) -> str:
         last = self.folder / "last.safetensors"
-        return f"{last} keeps step {self.log[-1]['step']}" if self.log else "nothing was saved yet"
+        return f"{last} keeps step {self.saved}" if self.saved >= 0 else "nothing was saved yet"
 
 
 def saved_config(checkpoint: Checkpoint) -> TrainConfig:

@@ -303,3 +303,39 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
         run.run(quiet)
     assert signal.getsignal(signal.SIGINT) is handler
     assert load_checkpoint(tmp_path / "last.safetensors").training["step"] == 0
+
+
+def test_killed_before_the_first_evaluation_and_resumed(tmp_path):
+    """Only step 0 is on the disk then: it is evaluated once, and the run is the whole run."""
+    whole = trainer(tmp_path / "whole")
+    whole.run(quiet)
+    killed = trainer(tmp_path / "killed")
+
+    def killed_here():
+        raise KeyboardInterrupt
+
+    killed._step = killed_here
+    with pytest.raises(KeyboardInterrupt):
+        killed.run(quiet)
+    last = load_checkpoint(tmp_path / "killed" / "last.safetensors")
+    resumed = trainer(tmp_path / "killed", last)
+    resumed.run(quiet)
+    assert losses(resumed) == losses(whole)
+    assert weights(resumed) == weights(whole)
+
+
+def test_an_error_names_the_step_that_was_saved_last_not_the_one_evaluated_last(tmp_path):
+    run = trainer(tmp_path)
+    real = run._step
+
+    def interrupted():
+        if run.step == 16:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real()
+
+    run._step = interrupted
+    run.run(quiet)
+    resumed = trainer(tmp_path, load_checkpoint(tmp_path / "last.safetensors"))
+    resumed.model.ln_f.weight.data[0] = np.nan
+    with pytest.raises(TrainingError, match="the loss is nan at step 17: .* keeps step 17"):
+        resumed.run(quiet)
