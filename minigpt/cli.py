@@ -102,7 +102,7 @@ def info(args: argparse.Namespace) -> None:
     if args.checkpoint:
         model = load_checkpoint(_checkpoint_path(args.checkpoint)).model
     else:
-        model = GPT(config_of(GPTConfig, args, vocab_size=94), np.random.default_rng(0))
+        model = GPT(config_of(GPTConfig, args), np.random.default_rng(0))
     for name, p in model.named_parameters():
         print(f"{name:26s}{str(p.shape):>14s}{p.size:14,d}")
     print(f"{'parameters':40s}{model.num_parameters():14,d}")
