@@ -1,6 +1,7 @@
 """GPT from first principles in NumPy: a hand-written autograd, a transformer, and their checks.
 
-Read in this order: tensor, ops, functional, nn, model. That is the whole network and its gradient.
+Read in this order: tensor, ops, functional, attention, positions, nn, model. That is the whole
+network and its gradient.
 """
 
 import importlib

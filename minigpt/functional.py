@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from minigpt import backend, ops  # noqa: F401 - ops binds Tensor's operators
-from minigpt.backend import xp
+from minigpt.backend import column_sums, row_dots, row_sums, xp
 from minigpt.erf import erf
 from minigpt.tensor import primitive
 
@@ -94,8 +94,8 @@ def layer_norm(x, w, b, *, eps=1e-5):
                          f"got {w.shape} and {b.shape}")  # fmt: skip
     C, x_shape = x.shape[-1], x.shape
     x = x.reshape(-1, C)  # (N, C)
-    xhat = x - _row_sums(x) / C
-    rstd = 1 / xp.sqrt(_row_dots(xhat, xhat) / C + eps)  # (N, 1)
+    xhat = x - row_sums(x) / C
+    rstd = 1 / xp.sqrt(row_dots(xhat, xhat) / C + eps)  # (N, 1)
     xhat *= rstd
     out = xhat * w
     out += b
@@ -103,28 +103,41 @@ def layer_norm(x, w, b, *, eps=1e-5):
     def vjp(g):
         g = g.reshape(-1, C)
         dx = g * w  # gw
-        mean, projection = _row_sums(dx) / C, _row_dots(dx, xhat) / C  # (N, 1)
+        mean, projection = row_sums(dx) / C, row_dots(dx, xhat) / C  # (N, 1)
         dx -= mean
         dx -= xhat * projection
         dx *= rstd
-        return dx.reshape(x_shape), (g * xhat).sum(0), _column_sums(g)
+        return dx.reshape(x_shape), (g * xhat).sum(0), column_sums(g)
 
     return out.reshape(x_shape), vjp
 
 
-def _row_sums(x: Any) -> Any:
-    """Sums along the last axis, (..., C) -> (..., 1). Short rows sum faster as a product."""
-    return (x @ xp.ones(x.shape[-1], x.dtype))[..., None]
+@primitive
+def rms_norm(x, w, *, eps=1e-5):
+    """Mean square 1 along the last axis, then a gain w: layer_norm without centring.
 
+    Shapes: x (..., C), w (C,) -> (..., C).
+    VJP:    with rrms = 1 / sqrt(mean(x^2) + eps), xhat = x * rrms, gw = g * w:
+            dx = rrms * (gw - xhat * mean(gw * xhat));
+            dw = sum of g * xhat over all but the last axis.
+    Raises: ValueError if w is not of x's last length.
+    Source: Zhang & Sennrich 2019, arXiv:1910.07467.
+    """
+    if w.shape != x.shape[-1:]:
+        raise ValueError(f"rms_norm: x {x.shape} needs w of {x.shape[-1:]}, got {w.shape}")
+    C, x_shape = x.shape[-1], x.shape
+    x = x.reshape(-1, C)  # (N, C)
+    rrms = 1 / xp.sqrt(row_dots(x, x) / C + eps)  # (N, 1)
+    xhat = x * rrms
 
-def _column_sums(x: Any) -> Any:
-    """Sums along the first axis, (N, C) -> (C,), as a product with ones."""
-    return xp.ones(len(x), x.dtype) @ x
+    def vjp(g):
+        g = g.reshape(-1, C)
+        dx = g * w  # gw
+        dx -= xhat * (row_dots(dx, xhat) / C)
+        dx *= rrms
+        return dx.reshape(x_shape), (g * xhat).sum(0)
 
-
-def _row_dots(x: Any, y: Any) -> Any:
-    """Inner products along the last axis, (..., C) and (..., C) -> (..., 1), in one pass."""
-    return xp.einsum("...c,...c->...", x, y)[..., None]
+    return (xhat * w).reshape(x_shape), vjp
 
 
 @primitive
@@ -155,11 +168,11 @@ def dropout(x, *, p, rng):
     Raises: ValueError if p is outside 0 <= p < 1.
     Source: Srivastava et al. 2014, JMLR 15 (their p is the probability of keeping).
     """
-    mask = _dropout_mask(x, p, rng)
+    mask = dropout_mask(x, p, rng)
     return (x, (lambda g: g,)) if mask is None else (x * mask, (lambda g: g * mask,))
 
 
-def _dropout_mask(x: Any, p: float, rng: Any) -> Any:
+def dropout_mask(x: Any, p: float, rng: Any) -> Any:
     """0 with probability p, else 1 / (1 - p), like x; or None, if nothing is dropped."""
     if not 0 <= p < 1:
         raise ValueError(f"dropout: p must be in 0 <= p < 1, got {p}")
@@ -188,74 +201,8 @@ def linear(x, w, b=None):
     return out.reshape(*x_shape[:-1], m), (
         lambda g: (g.reshape(-1, m) @ w.T).reshape(x_shape),
         lambda g: rows.T @ g.reshape(-1, m),
-        lambda g: _column_sums(g.reshape(-1, m)),
+        lambda g: column_sums(g.reshape(-1, m)),
     )
-
-
-@primitive
-def causal_attention(q, k, v, *, p=0.0, rng=None):
-    """softmax(q k^T / sqrt(D)) v, where position t sees positions 0..t only.
-
-    Shapes: q, k, v (..., T, D) -> (..., T, D). p, rng: dropout of the weights, off without rng.
-    VJP:    dv = att^T g;  datt = g v^T;  ds = att * (datt - sum(datt * att)) per row;
-            dq = ds k / sqrt(D);  dk = ds^T q / sqrt(D).
-    Raises: ValueError if the shapes differ or p is outside 0 <= p < 1.
-    Source: Vaswani et al. 2017, arXiv:1706.03762, sec. 3.2.1 and 3.2.3.
-    """
-    if not q.shape == k.shape == v.shape:
-        raise ValueError(f"causal_attention: q {q.shape}, k {k.shape}, v {v.shape} must agree")
-    T, D = q.shape[-2:]
-    q = q * (1 / math.sqrt(D))
-    att = q @ k.swapaxes(-1, -2)  # (..., T, T), scores at first
-    att += xp.triu(xp.full((T, T), -math.inf, dtype=att.dtype), 1)  # before the softmax
-    att -= att.max(-1, keepdims=True)
-    xp.exp(att, out=att)
-    att /= _row_sums(att)
-    mask = _dropout_mask(att, p, rng)
-    used = att if mask is None else att * mask
-    out = used @ v  # (..., T, D)
-
-    def vjp(g):
-        ds = g @ v.swapaxes(-1, -2)  # datt
-        if mask is not None:
-            ds *= mask
-        ds -= _row_dots(g, out)  # sum(datt * att) = sum(g * out): D numbers a row instead of T
-        ds *= att
-        dk = ds.swapaxes(-1, -2) @ q  # q carries the 1/sqrt(D)
-        dq = ds @ k
-        dq *= 1 / math.sqrt(D)
-        return dq, dk, used.swapaxes(-1, -2) @ g
-
-    return out, vjp
-
-
-@primitive
-def causal_self_attention(qkv, *, n_head, p=0.0, rng=None):
-    """causal_attention in n_head heads, on q, k, v packed side by side as one product makes them.
-
-    Shapes: qkv (B, T, 3C) -> (B, T, C), C = n_head * D. Head h has columns h*D..(h+1)*D of each.
-    VJP:    causal_attention's, written into one array of qkv's shape.
-    Raises: ValueError if 3 * n_head does not divide the last length.
-    Source: Vaswani et al. 2017, arXiv:1706.03762, sec. 3.2.2.
-    """
-    B, T, width = qkv.shape
-    if n_head < 1 or width % (3 * n_head):
-        raise ValueError(f"qkv of shape {qkv.shape} does not split into 3 * {n_head} heads")
-    C, D = width // 3, width // (3 * n_head)
-
-    def heads(x):  # (B, T, 3C) -> (3, B, H, T, D), a view
-        return x.reshape(B, T, 3, n_head, D).transpose(2, 0, 3, 1, 4)
-
-    out, attention_vjp = causal_attention.forward(*heads(qkv), p=p, rng=rng)
-
-    def vjp(g):
-        dqkv = xp.empty_like(qkv)
-        parts = attention_vjp(g.reshape(B, T, n_head, D).transpose(0, 2, 1, 3))
-        for place, part in zip(heads(dqkv), parts, strict=True):
-            place[...] = part
-        return (dqkv,)
-
-    return out.transpose(0, 2, 1, 3).reshape(B, T, C), vjp
 
 
 @primitive

@@ -1,8 +1,10 @@
 """GPT-2's architecture: pre-norm blocks, learned positions, a head tied to the embedding.
 
+Four other ways to tell positions apart can take the place of the learned table wpe.
+
 Attribute names are those of GPT-2's published checkpoints, which load without renaming:
 
-    wte, wpe        token and position embedding          (V, C), (block_size, C)
+    wte, wpe        token and learned position embedding  (V, C), (block_size, C)
     h               the list of blocks
     ln_1, ln_2      layer norms before attention and MLP
     attn.c_attn     x -> q, k, v side by side             (C, 3C)
@@ -19,9 +21,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minigpt import functional as F
+from minigpt.attention import causal_attention, causal_self_attention
 from minigpt.backend import xp
 from minigpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
+from minigpt.positions import alibi_bias, rotary, sinusoids
 from minigpt.tensor import Tensor
+
+POSITIONS = ("learned", "sinusoid", "rope", "alibi", "none")
 
 
 def option(default: Any, help: str) -> Any:
@@ -31,7 +37,7 @@ def option(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Model. Raises ValueError if a size is not positive or n_head does not fit."""
+    """Model. Raises ValueError if a size is not positive, or n_head or position does not fit."""
 
     vocab_size: int = option(94, "distinct tokens")
     block_size: int = option(32, "longest context, in tokens")
@@ -40,6 +46,7 @@ class GPTConfig:
     n_embd: int = option(96, "channels of the residual stream")
     dropout: float = option(0.0, "probability of dropping an activation, 0 <= p < 1")
     bias: bool = option(True, "offsets in linear layers and layer norms")
+    position: str = option("learned", f"how positions are told apart: {', '.join(POSITIONS)}")
 
     def __post_init__(self):
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
@@ -50,21 +57,42 @@ class GPTConfig:
             raise ValueError(f"n_embd {self.n_embd} must be a multiple of n_head {self.n_head}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in 0 <= p < 1, got {self.dropout}")
+        if self.position not in POSITIONS:
+            raise ValueError(f"position must be one of {', '.join(POSITIONS)}; "
+                             f"got {self.position!r}")  # fmt: skip
+        pairs = {"sinusoid": self.n_embd, "rope": self.n_embd // self.n_head}.get(self.position, 0)
+        if pairs % 2:
+            raise ValueError(f"position {self.position!r} pairs channels: {pairs} is odd "
+                             f"(n_embd {self.n_embd}, n_head {self.n_head})")  # fmt: skip
 
 
 class CausalSelfAttention(Module):
-    """Every position gathers from itself and the ones before it. (B, T, C) -> (B, T, C)."""
+    """Every position gathers from itself and the ones before it. (B, T, C) -> (B, T, C).
+
+    bias: what ALiBi adds to the scores, (H, T, T).
+    """
 
     def __init__(self, config: GPTConfig, rng, dtype):
         C = config.n_embd
         self.c_attn = Linear(C, 3 * C, rng=rng, bias=config.bias, dtype=dtype)  # q, k, v at once
         self.c_proj = Linear(C, C, rng=rng, bias=config.bias, std=residual_std(config), dtype=dtype)
         self.n_head, self.p = config.n_head, config.dropout
+        self.rope = config.position == "rope"
 
-    def __call__(self, x: Tensor, rng=None) -> Tensor:
+    def __call__(self, x: Tensor, rng=None, bias=None) -> Tensor:
+        attend = self.attend_rotated if self.rope else causal_self_attention
         qkv = self.c_attn(x)  # (B, T, 3C)
-        out = F.causal_self_attention(qkv, n_head=self.n_head, p=self.p, rng=rng)  # (B, T, C)
+        out = attend(qkv, n_head=self.n_head, bias=bias, p=self.p, rng=rng)  # (B, T, C)
         return self.c_proj(out)
+
+    @staticmethod
+    def attend_rotated(qkv: Tensor, *, n_head: int, **options) -> Tensor:
+        """causal_self_attention with q and k of every head turned by their positions."""
+        B, T, width = qkv.shape
+        parts = qkv.reshape(B, T, 3, n_head, -1).transpose(2, 0, 3, 1, 4)  # (3, B, H, T, D)
+        q, k, v = (parts[i] for i in range(3))
+        out = causal_attention(rotary(q), rotary(k), v, **options)  # (B, H, T, D)
+        return out.transpose(0, 2, 1, 3).reshape(B, T, width // 3)
 
 
 class MLP(Module):
@@ -96,8 +124,8 @@ class Block(Module):
         self.mlp = MLP(config, rng, dtype)
         self.drop = Dropout(config.dropout)
 
-    def __call__(self, x: Tensor, rng=None) -> Tensor:
-        x = x + self.drop(self.attn(self.ln_1(x), rng), rng)  # positions exchange: (B, T, C)
+    def __call__(self, x: Tensor, rng=None, bias=None) -> Tensor:
+        x = x + self.drop(self.attn(self.ln_1(x), rng, bias), rng)  # positions exchange: (B, T, C)
         return x + self.drop(self.mlp(self.ln_2(x)), rng)  # each position by itself
 
 
@@ -110,7 +138,14 @@ class GPT(Module):
     def __init__(self, config: GPTConfig, rng, dtype: str = "float32"):
         self.config = config
         self.wte = Embedding(config.vocab_size, config.n_embd, rng=rng, dtype=dtype)
-        self.wpe = Embedding(config.block_size, config.n_embd, rng=rng, dtype=dtype)
+        T, C = config.block_size, config.n_embd
+        if config.position == "learned":
+            self.wpe = Embedding(T, C, rng=rng, dtype=dtype)
+        elif config.position == "sinusoid":  # a constant, so a plain array, and no parameter
+            # Its root mean square, sqrt(1/2), would drown tokens, which start at 0.02: scale to it.
+            self.waves = xp.asarray(0.02 * math.sqrt(2) * sinusoids(T, C), dtype)  # (T, C)
+        elif config.position == "alibi":
+            self.distances = xp.asarray(alibi_bias(config.n_head, T), dtype)  # (H, T, T)
         self.drop = Dropout(config.dropout)
         self.h = [Block(config, rng, dtype) for _ in range(config.n_layer)]
         self.ln_f = LayerNorm(config.n_embd, bias=config.bias, dtype=dtype)
@@ -128,10 +163,14 @@ class GPT(Module):
                 f"idx must be (B, T) with 1 <= T <= block_size {self.config.block_size}, "
                 f"got shape {idx.shape}"
             )
-        x = self.wte(idx) + self.wpe(xp.arange(idx.shape[1]))  # (B, T, C) + (T, C)
+        T, position = idx.shape[1], self.config.position
+        x = self.wte(idx)  # (B, T, C)
+        if position in ("learned", "sinusoid"):
+            x = x + (self.wpe(xp.arange(T)) if position == "learned" else self.waves[:T])  # (T, C)
         x = self.drop(x, rng)
+        bias = self.distances[:, :T, :T] if position == "alibi" else None  # the same in every layer
         for block in self.h:
-            x = block(x, rng)  # (B, T, C), the residual stream
+            x = block(x, rng, bias)  # (B, T, C), the residual stream
         return F.linear(self.ln_f(x), self.wte.weight.T)  # (B, T, V): the head is wte again
 
     def decayed_parameters(self) -> list[Tensor]:

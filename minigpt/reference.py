@@ -1,4 +1,4 @@
-"""Every fused function again, composed from ops: slow, obvious, and the oracle for functional.py.
+"""Every fused function again, composed from ops: slow, obvious, and the oracle for the fused ones.
 
 Same names, same arguments, same values; the gradient comes from the tape, not from a derivation.
 """
@@ -41,6 +41,11 @@ def layer_norm(x, w, b, *, eps=1e-5):
     return (x - mean) / ops.sqrt(variance + eps) * w + b
 
 
+def rms_norm(x, w, *, eps=1e-5):
+    """x / sqrt(mean(x^2) + eps) * w."""
+    return x / ops.sqrt(ops.mean(x * x, axis=-1, keepdims=True) + eps) * w
+
+
 def embedding(w, idx):
     """One-hot rows times the table."""
     onehot = (xp.arange(len(w)) == xp.asarray(idx)[..., None]).astype(w.dtype)  # (..., V)
@@ -59,18 +64,24 @@ def linear(x, w, b=None):
     return out if b is None else out + b
 
 
-def causal_attention(q, k, v, *, p=0.0, rng=None):
-    """softmax(mask(q k^T / sqrt(D))) v."""
-    T, D = q.shape[-2:]
+def attention(q, k, v, *, bias=None, p=0.0, rng=None):
+    """softmax(q k^T / sqrt(D) + bias) v."""
     swap = (*range(q.ndim - 2), q.ndim - 1, q.ndim - 2)
-    scores = ops.matmul(q, ops.transpose(k, axes=swap)) / math.sqrt(D)  # (..., T, T)
-    att = softmax(ops.where(xp.tri(T, dtype=bool), scores, xp.full((), -math.inf, q.dtype)))
+    scores = ops.matmul(q, ops.transpose(k, axes=swap)) / math.sqrt(q.shape[-1])  # (..., Tq, Tk)
+    att = softmax(scores if bias is None else scores + xp.asarray(bias, q.dtype))
     if rng is not None and p > 0:
         att = dropout(att, p=p, rng=rng)
     return ops.matmul(att, v)
 
 
-def causal_self_attention(qkv, *, n_head, p=0.0, rng=None):
+def causal_attention(q, k, v, *, bias=None, p=0.0, rng=None):
+    """attention with a bias of -inf for later keys."""
+    past = xp.tri(q.shape[-2], dtype=bool)  # (T, T)
+    bias = xp.where(past, 0.0 if bias is None else xp.asarray(bias), -math.inf)
+    return attention(q, k, v, bias=bias, p=p, rng=rng)
+
+
+def causal_self_attention(qkv, *, n_head, bias=None, p=0.0, rng=None):
     """Split into heads, attend, join."""
     B, T, width = qkv.shape
     D = width // (3 * n_head)
@@ -78,8 +89,21 @@ def causal_self_attention(qkv, *, n_head, p=0.0, rng=None):
         part.reshape(B, T, n_head, D).transpose(0, 2, 1, 3)  # (B, H, T, D)
         for part in ops.split(qkv, 3, axis=-1)
     )
-    out = causal_attention(q, k, v, p=p, rng=rng)
+    out = causal_attention(q, k, v, bias=bias, p=p, rng=rng)
     return out.transpose(0, 2, 1, 3).reshape(B, T, n_head * D)
+
+
+def rotary(x, *, base=10000.0, start=0):
+    """x times one large matrix a position, with a 2 x 2 rotation for each pair on its diagonal."""
+    T, D = x.shape[-2:]
+    R = xp.zeros((T, D, D))
+    for t in range(T):
+        for i in range(0, D, 2):
+            angle = (start + t) / base ** (i / D)
+            cos, sin = math.cos(angle), math.sin(angle)
+            R[t, i : i + 2, i : i + 2] = xp.asarray([[cos, sin], [-sin, cos]])  # acts on rows
+    rows = x.reshape(*x.shape[:-1], 1, D)  # (..., T, 1, D)
+    return ops.matmul(rows, R.astype(x.dtype)).reshape(x.shape)
 
 
 def cross_entropy(logits, targets, *, ignore_index=None, label_smoothing=0.0):

@@ -17,7 +17,9 @@ import numpy as np
 
 from minigpt import functional as F
 from minigpt import ops, reference
+from minigpt.attention import attention, causal_attention, causal_self_attention
 from minigpt.backend import xp
+from minigpt.positions import rotary
 from minigpt.tensor import Tensor
 
 
@@ -475,6 +477,27 @@ row(
     linear=((1, 2),),
 )
 
+
+def rms_norm(x: np.ndarray, w: np.ndarray, eps: float = 1e-5) -> np.ndarray:
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + eps) * w
+
+
+for what, shape, eps in (
+    ("(5,)", (5,), 1e-5),
+    ("(3, 5)", (3, 5), 1e-5),
+    ("(2, 2, 3, 4)", (2, 2, 3, 4), 1e-5),
+    ("eps 0.5", (3, 5), 0.5),
+):
+    row(
+        F.rms_norm,
+        what,
+        lambda op, x, w, eps=eps: op(x, w, eps=eps),
+        lambda x, w, eps=eps: rms_norm(x, w, eps),
+        normal(*shape),
+        normal(shape[-1]),
+        linear=((1,),),
+    )
+
 for V, places in (
     (7, [[3, 0, 3], [6, 3, 0]]),
     (7, [2, 2]),
@@ -524,22 +547,64 @@ for shape in ((4,), (5, 4), (2, 3, 4)):
     )
 
 
-def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, p: float = 0.0) -> np.ndarray:
+def attend(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, p: float = 0.0, bias: Any = 0.0, causal=True
+) -> np.ndarray:
     """One query at a time, over the keys that it may see: no mask, so none to get wrong."""
-    T, D = q.shape[-2:]
-    out = np.zeros_like(v)
-    keep = generator().random((*q.shape[:-1], T), dtype="float32") >= p
+    Tk, D = k.shape[-2:]
+    out = np.zeros((*q.shape[:-1], v.shape[-1]))
+    keep = generator().random((*q.shape[:-1], Tk), dtype="float32") >= p
+    bias = np.broadcast_to(bias, keep.shape)
     for place in np.ndindex(q.shape[:-1]):
         before, t = place[:-1], place[-1]
-        weights = softmax(k[before][: t + 1] @ q[place] / math.sqrt(D))
-        out[place] = (weights * keep[place][: t + 1] / (1 - p)) @ v[before][: t + 1]
+        seen = [j for j in range(t + 1 if causal else Tk) if bias[place][j] > -math.inf]
+        weights = softmax(k[before][seen] @ q[place] / math.sqrt(D) + bias[place][seen])
+        out[place] = (weights * keep[place][seen] / (1 - p)) @ v[before][seen]
     return out
 
+
+NO = -math.inf
+CROSS = ((3, 4), (5, 4), (5, 2))  # Tq, D; Tk, D; Tk, Dv
+BIASES: dict[str, Any] = {  # for scores (2, 2, 3, 5)
+    "one number": 0.5,
+    "a row": [0.0, 1.0, NO, -1.0, NO],
+    "a matrix": [[0.0, NO, NO, NO, NO], [1.0, 0.5, NO, -1.0, 0.0], [0.0, 0.0, NO, NO, -2.0]],
+    "one a head": np.arange(30.0).reshape(2, 3, 5) % 7 / 3,
+    "padding": np.array([[0, 0, 0, NO, NO], [0, 0, 0, 0, NO]])[:, None, None],  # (2, 1, 1, 5)
+    "integers": np.arange(5) // 2,
+}
+for what, heads, shapes in (
+    ("(4, 3)", (), ((4, 3), (4, 3), (4, 3))),
+    ("cross", (), CROSS),
+    ("cross, batched", (2,), CROSS),
+    ("cross, in heads", (2, 2), CROSS),
+    ("one query", (2,), ((1, 3), (6, 3), (6, 3))),
+    ("one key", (2,), ((4, 3), (1, 3), (1, 3))),
+):
+    for p in (0.0, 0.3):
+        row(
+            attention,
+            what + f", dropout {p}" * (p > 0),
+            lambda op, q, k, v, p=p: op(q, k, v, p=p, rng=generator()),
+            lambda q, k, v, p=p: attend(q, k, v, p, causal=False),
+            *(normal(*heads, *shape) for shape in shapes),
+            linear=((2,),),
+        )
+for what, bias in BIASES.items():
+    for p in (0.0, 0.3):
+        row(
+            attention,
+            f"bias, {what}" + f", dropout {p}" * (p > 0),
+            lambda op, q, k, v, p=p, b=bias: op(q, k, v, bias=xp.asarray(b), p=p, rng=generator()),
+            lambda q, k, v, p=p, b=bias: attend(q, k, v, p, b, causal=False),
+            *(normal(2, 2, *shape) for shape in CROSS),
+            linear=((2,),),
+        )
 
 for shape in ((4, 3), (2, 4, 3), (2, 2, 4, 3), (2, 1, 3)):
     for p in (0.0, 0.3):
         row(
-            F.causal_attention,
+            causal_attention,
             f"{shape}" + f", dropout {p}" * (p > 0),
             lambda op, q, k, v, p=p: op(q, k, v, p=p, rng=generator()),
             lambda q, k, v, p=p: attend(q, k, v, p),
@@ -549,7 +614,7 @@ for shape in ((4, 3), (2, 4, 3), (2, 2, 4, 3), (2, 1, 3)):
             linear=((2,),),
         )
 row(
-    F.causal_attention,
+    causal_attention,
     "no generator, so no dropout",
     lambda op, q, k, v: op(q, k, v, p=0.5),
     attend,
@@ -560,21 +625,69 @@ row(
 )
 
 
-def attend_in_heads(qkv: np.ndarray, n_head: int, p: float = 0.0) -> np.ndarray:
+WINDOW = np.where(np.tri(4, k=-2, dtype=bool), NO, 0.5)  # two keys back at most
+SLOPES = np.arange(32.0).reshape(2, 4, 4) % 5 / 3  # one matrix a head
+for what, shapes, bias in (
+    ("a window", ((2, 4, 3), (2, 4, 3), (2, 4, 3)), WINDOW),
+    ("one a head", ((3, 2, 4, 3), (3, 2, 4, 3), (3, 2, 4, 5)), SLOPES),
+):
+    row(
+        causal_attention,
+        f"bias, {what}",
+        lambda op, q, k, v, b=bias: op(q, k, v, bias=xp.asarray(b)),
+        lambda q, k, v, b=bias: attend(q, k, v, bias=b),
+        *(normal(*shape) for shape in shapes),
+        linear=((2,),),
+    )
+
+
+def attend_in_heads(qkv: np.ndarray, n_head: int, p: float = 0.0, bias: Any = 0.0) -> np.ndarray:
     q, k, v = (
         np.stack(np.split(part, n_head, axis=-1), axis=1)  # (B, H, T, D)
         for part in np.split(qkv, 3, axis=-1)
     )
-    return np.concatenate(list(attend(q, k, v, p).swapaxes(0, 1)), axis=-1)
+    return np.concatenate(list(attend(q, k, v, p, bias).swapaxes(0, 1)), axis=-1)
 
 
 for n_head, p in ((1, 0.0), (2, 0.0), (3, 0.0), (2, 0.3)):
     row(
-        F.causal_self_attention,
+        causal_self_attention,
         f"{n_head} heads" + f", dropout {p}" * (p > 0),
         lambda op, qkv, n=n_head, p=p: op(qkv, n_head=n, p=p, rng=generator()),
         lambda qkv, n=n_head, p=p: attend_in_heads(qkv, n, p),
         normal(2, 4, 18),
+    )
+row(
+    causal_self_attention,
+    "bias, one a head",
+    lambda op, qkv: op(qkv, n_head=2, bias=xp.asarray(SLOPES)),
+    lambda qkv: attend_in_heads(qkv, 2, bias=SLOPES),
+    normal(3, 4, 12),
+)
+
+
+def turn(x: np.ndarray, base: float, start: float) -> np.ndarray:
+    """Each pair as one complex number, times exp(i angle)."""
+    T, D = x.shape[-2:]
+    angles = np.outer(start + np.arange(T), base ** (-np.arange(0, D, 2) / D))  # (T, D / 2)
+    z = (x[..., 0::2] + 1j * x[..., 1::2]) * np.exp(1j * angles)
+    return np.stack([z.real, z.imag], axis=-1).reshape(x.shape)
+
+
+for shape, base, start in (
+    ((4, 2), 10000.0, 0),
+    ((3, 6), 10000.0, 0),
+    ((2, 5, 4), 10.0, 0),
+    ((2, 2, 3, 8), 10000.0, 7),
+    ((1, 4), 100.0, -3),
+):
+    row(
+        rotary,
+        f"{shape}, base {base:g}, start {start}",
+        lambda op, x, base=base, start=start: op(x, base=base, start=start),
+        lambda x, base=base, start=start: turn(x, base, start),
+        normal(*shape),
+        linear=((0,),),
     )
 
 

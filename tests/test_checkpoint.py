@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from safetensors.numpy import save_file
 
 from minigpt import checkpoint as module
 from minigpt.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from minigpt.model import GPT, GPTConfig
+from minigpt.model import GPT, POSITIONS, GPTConfig
 from minigpt.tokenizer import CharTokenizer
 
 CONFIG = GPTConfig(vocab_size=3, block_size=4, n_layer=1, n_head=1, n_embd=2, dropout=0.1)
@@ -46,6 +47,28 @@ def test_round_trip_to_the_last_bit(path, dtype):
         assert name == other
         assert p.dtype == q.dtype == dtype
         assert p.data.tobytes() == q.data.tobytes()
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_the_kind_of_position_is_kept(path, position):
+    config, rng = replace(CONFIG, position=position), np.random.default_rng(0)
+    saved = Checkpoint(GPT(config, rng), CharTokenizer("aä\n"))
+    save_checkpoint(path, saved)
+    loaded = load_checkpoint(path).model
+    assert loaded.config.position == position
+    idx = [[0, 2, 1, 1]]
+    assert (loaded(idx).data == saved.model(idx).data).all()
+
+
+def test_a_checkpoint_from_before_there_was_a_choice_has_learned_positions(path):
+    saved = make(5)
+    save_checkpoint(path, saved)
+    before = asdict(CONFIG)
+    assert before.pop("position") == "learned"
+    rewrite(path, config=json.dumps(before))
+    loaded = load_checkpoint(path).model
+    assert loaded.config == CONFIG
+    assert (loaded.wpe.weight.data == saved.model.wpe.weight.data).all()
 
 
 def test_it_is_an_ordinary_safetensors_file_with_gpt2s_names(path):
@@ -93,6 +116,11 @@ def rewrite(path, **changes):
         ({"config": json.dumps({"n_embd": 4, "n_head": 1})}, "config: arrays do not fit the model"),
         ({"config": json.dumps({"n_heads": 4})}, "unexpected keyword argument 'n_heads'"),
         ({"config": "{"}, "does not fit its own config"),
+        ({"config": json.dumps({"position": "polar"})}, "position must be one of learned, "),
+        (
+            {"config": json.dumps(asdict(CONFIG) | {"position": "alibi"})},
+            "wpe.weight is unknown",
+        ),
         ({"tokenizer": CharTokenizer("ab").to_json()}, "2 characters, vocab_size 3"),
         ({"tokenizer": "[]"}, "does not fit its own config"),
         ({"training": "nonsense"}, "does not fit its own config"),

@@ -116,7 +116,21 @@ def test_info_of_a_checkpoint_and_of_a_shape(trained, capsys):
     assert "backend   numpy" in out
     assert "blas" in out
     assert main(["info", "--n-layer", "2", "--n-embd", "64"]) == 0
-    assert "h.1.mlp.c_proj.weight" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "h.1.mlp.c_proj.weight" in out
+    assert "wpe.weight" in out
+    assert main(["info", "--n-layer", "2", "--n-embd", "64", "--position", "rope"]) == 0
+    without = capsys.readouterr().out
+    assert "wpe" not in without
+    flops, parameters = (
+        [
+            int(re.search(rf"^{name} +([\d,]+)$", text, re.M)[1].replace(",", ""))
+            for text in (out, without)
+        ]
+        for name in ("FLOPs per training token", "parameters")
+    )
+    assert flops[0] == flops[1]
+    assert parameters[0] - parameters[1] == 32 * 64
 
 
 def test_demo_in_short(capsys):
@@ -187,6 +201,8 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, trained, capsys):
         (["train", "--resume", "weights"], "cannot be resumed: KeyError('config')"),
         (["demo", "--seconds", "0"], "must be positive and finite"),
         (["info", "--n-embd", "1000000000", "--n-head", "1"], "not enough memory"),
+        (["info", "--position", "polar"], "learned, sinusoid, rope, alibi, none; got 'polar'"),
+        (["train", "--position", "rope", "--n-embd", "12", "--n-head", "4"], "3 is odd"),
         (["sample", best, "--seed", "-1"], "--seed must be at least 0"),
         (["sample", best, "-n", "-5"], "must be >= 0"),
         (["train", "--resume", "runs/none"], "no such checkpoint"),
@@ -362,7 +378,8 @@ def test_every_option_reaches_the_run(text, tmp_path):
         "steps": 2, "batch_size": 3, "lr": 0.01, "final_lr": 0.5, "warmup": 1, "weight_decay": 0.2,
         "beta2": 0.9, "clip": 0.5, "eval_every": 1, "eval_tokens": 50, "seed": 7,
     }  # fmt: skip
-    shape = {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 8, "dropout": 0.1}
+    shape = {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 8, "dropout": 0.1,
+             "position": "rope"}  # fmt: skip
     argv = [
         part for name, value in (values | shape).items()
         for part in ("--" + name.replace("_", "-"), str(value))

@@ -14,8 +14,10 @@ import pytest
 
 from minigpt import functional as F
 from minigpt import ops
+from minigpt.attention import attention, causal_attention, causal_self_attention
 from minigpt.backend import scatter_add, to_numpy, xp
 from minigpt.gradcheck import GradientError, check_grads, check_parameters
+from minigpt.positions import rotary
 from minigpt.tensor import Tensor, primitive
 from tests.cases import generator, ids
 
@@ -40,6 +42,8 @@ def positive(*shape: int, seed: int = 0) -> np.ndarray:
 REPEATED = [[3, 0, 3], [1, 3, 0]]
 X, Y, Z = normal(3, 3), normal(3, 3, seed=1), normal(3, 3, seed=2)
 QKV = tuple(normal(2, 4, 3, seed=seed) for seed in range(3))
+CROSS = (normal(2, 3, 4), normal(2, 5, 4), normal(2, 5, 2))
+BIAS = np.array([[0, -1, 2, 1], [1, 0, -math.inf, 2], [-math.inf, 3, 1, 0], [1, 0, 2, -2]])
 CHOOSE = np.array([[True, False, True], [False, False, True], [True, True, False]])
 
 RIGHT: dict[str, Right] = {
@@ -80,12 +84,23 @@ RIGHT: dict[str, Right] = {
     "embedding": Right(F.embedding, (normal(4, 3),), lambda op, w: op(w, ids(REPEATED))),
     "dropout": Right(F.dropout, (normal(4, 4),), lambda op, x: op(x, p=0.3, rng=generator())),
     "linear": Right(F.linear, (normal(2, 4, 3), Y, normal(3))),
-    "causal_attention": Right(F.causal_attention, QKV),
+    "rms_norm": Right(F.rms_norm, (normal(4, 5), normal(5))),
+    "attention": Right(attention, QKV),
+    "attention, cross": Right(attention, CROSS),
+    "attention, bias": Right(attention, QKV, lambda op, *qkv: op(*qkv, bias=xp.asarray(BIAS))),
+    "causal_attention": Right(causal_attention, QKV),
+    "causal_attention, bias": Right(
+        causal_attention, QKV, lambda op, *qkv: op(*qkv, bias=xp.asarray(BIAS))
+    ),
     "causal_attention, dropout": Right(
-        F.causal_attention, QKV, lambda op, *qkv: op(*qkv, p=0.3, rng=generator())
+        causal_attention, QKV, lambda op, *qkv: op(*qkv, p=0.3, rng=generator())
     ),
     "causal_self_attention": Right(
-        F.causal_self_attention, (normal(2, 4, 12),), lambda op, qkv: op(qkv, n_head=2)
+        causal_self_attention, (normal(2, 4, 12),), lambda op, qkv: op(qkv, n_head=2)
+    ),
+    "rotary": Right(rotary, (normal(4, 4, 4),)),
+    "rotary, start and base": Right(
+        rotary, (normal(2, 3, 4),), lambda op, x: op(x, base=10.0, start=5)
     ),
     "cross_entropy": Right(
         F.cross_entropy, (normal(4, 5),), lambda op, x: op(x, ids([0, 4, 2, 2]))
@@ -422,6 +437,56 @@ wrong("layer_norm", "db averaged")(lambda right, g, *_: [*right(g)[:2], g.mean(0
 wrong("layer_norm", "dw and db exchanged")(lambda right, g, *_: [right(g)[0], *right(g)[:0:-1]])
 
 
+# rms_norm: the same plan, without the mean.
+def wrong_rms(mistake: str) -> Callable:
+    """A mistake in rms_norm's dx only: the function gets g, w, xhat, rrms and returns dx."""
+
+    def add(dx):
+        def vjp(right, g, out, x, w):
+            rrms = 1 / xp.sqrt(row_mean(x * x) + 1e-5)
+            return [dx(g, w, x * rrms, rrms), right(g)[1]]
+
+        wrong("rms_norm", mistake)(vjp)
+        return dx
+
+    return add
+
+
+def right_rms(g, w, xhat, rrms):
+    return rrms * (g * w - xhat * row_mean(g * w * xhat))
+
+
+def test_the_template_for_wrong_rms_norm_is_right():
+    wrong_rms("none")(right_rms)
+    entry = BANK.pop()
+    assert check_grads(entry.f, *RIGHT["rms_norm"].arrays) < 1e-8
+
+
+wrong_rms("no projection on xhat")(lambda g, w, xhat, rrms: rrms * g * w)
+wrong_rms("layer_norm's mean taken off as well")(
+    lambda g, w, xhat, rrms: right_rms(g, w, xhat, rrms) - rrms * row_mean(g * w)
+)
+wrong_rms("the gain left out")(lambda g, w, xhat, rrms: right_rms(g, 1, xhat, rrms))
+wrong_rms("the gain after the projection")(lambda g, w, xhat, rrms: w * right_rms(g, 1, xhat, rrms))
+wrong_rms("a sum instead of the mean")(
+    lambda g, w, xhat, rrms: rrms * (g * w - 5 * xhat * row_mean(g * w * xhat))
+)
+wrong_rms("the mean over the batch axis")(
+    lambda g, w, xhat, rrms: rrms * (g * w - xhat * (g * w * xhat).mean(0))
+)
+wrong_rms("rrms squared")(lambda g, w, xhat, rrms: right_rms(g, w, xhat, rrms * rrms))
+wrong_rms("no rrms")(lambda g, w, xhat, rrms: right_rms(g, w, xhat, 1))
+wrong_rms("projection on x, not on xhat")(
+    lambda g, w, xhat, rrms: right_rms(g, w, xhat / rrms, rrms)
+)
+wrong_rms("eps outside the root")(
+    lambda g, w, xhat, rrms: right_rms(g, w, xhat, 1 / (xp.sqrt(1 / rrms**2 - 1e-5) + 1e-5))
+)
+wrong("rms_norm", "dw with x for xhat")(lambda right, g, out, x, w: [right(g)[0], (g * x).sum(0)])
+wrong("rms_norm", "dw without xhat")(lambda right, g, *_: [right(g)[0], g.sum(0)])
+wrong("rms_norm", "dw averaged")(lambda right, g, *_: [right(g)[0], right(g)[1] / 4])
+
+
 # embedding.
 @wrong("embedding", "assigned, so that repeated tokens lose")
 def _(right, g, out, w, idx):
@@ -482,20 +547,26 @@ def transposed(x):
     return x.swapaxes(-1, -2)
 
 
-def wrong_attention(mistake: str) -> Callable:
-    """A mistake in causal attention: the function gets g, q, k, v, att, ds and the scale."""
+def weights(q, k, bias=None, causal=False):
+    """(att, scale): softmax(q k^T / sqrt(D) + bias), and 1 / sqrt(D)."""
+    scale = 1 / math.sqrt(q.shape[-1])
+    scores = scale * (q @ transposed(k)) + (0 if bias is None else bias)
+    if causal:
+        scores = xp.where(xp.tri(q.shape[-2], dtype=bool), scores, -math.inf)
+    return F.softmax.forward(scores)[0], scale
+
+
+def wrong_attention(mistake: str, right: str = "causal_attention") -> Callable:
+    """A mistake in attention: the function gets g, q, k, v, att, ds and the scale."""
 
     def add(vjp):
-        def from_arrays(right, g, out, q, k, v):
-            T, D = q.shape[-2:]
-            scale = 1 / math.sqrt(D)
-            scores = xp.where(xp.tri(T, dtype=bool), scale * (q @ transposed(k)), -math.inf)
-            att = F.softmax.forward(scores)[0]
+        def from_arrays(true, g, out, q, k, v, bias=None):
+            att, scale = weights(q, k, bias, causal=right.startswith("causal"))
             datt = g @ transposed(v)
             ds = att * (datt - (datt * att).sum(-1, keepdims=True))
             return vjp(g, q, k, v, att, ds, scale)
 
-        wrong("causal_attention", mistake)(from_arrays)
+        wrong(right, mistake)(from_arrays)
         return vjp
 
     return add
@@ -505,10 +576,15 @@ def right_attention(g, q, k, v, att, ds, scale):
     return [ds @ k * scale, transposed(ds) @ q * scale, transposed(att) @ g]
 
 
-def test_the_template_for_wrong_attention_is_right():
-    wrong_attention("none")(right_attention)
+@pytest.mark.parametrize(
+    "right",
+    [f"{name}{what}" for name in ("attention", "causal_attention") for what in ("", ", bias")]
+    + ["attention, cross"],
+)
+def test_the_template_for_wrong_attention_is_right(right):
+    wrong_attention("none", right)(right_attention)
     entry = BANK.pop()
-    assert check_grads(entry.f, *QKV) < 1e-8
+    assert check_grads(entry.f, *RIGHT[right].arrays) < 1e-8
 
 
 wrong_attention("no scale in the backward pass")(
@@ -547,6 +623,85 @@ wrong_attention("the softmax's row sum over the queries")(
         scale,
     )
 )
+wrong_attention("no row sum in the softmax", "attention")(
+    lambda g, q, k, v, att, ds, scale: right_attention(
+        g, q, k, v, att, att * (g @ transposed(v)), scale
+    )
+)
+for axes, what in ((-2, "the queries"), ((-2, -1), "queries and keys")):
+    wrong_attention(f"the softmax's row sum over {what}", "attention")(
+        lambda g, q, k, v, att, ds, scale, axes=axes: right_attention(
+            g,
+            q,
+            k,
+            v,
+            att,
+            att * (g @ transposed(v) - (att * (g @ transposed(v))).sum(axes, keepdims=True)),
+            scale,
+        )
+    )
+wrong_attention("the row sum of g and v, not of g and out", "attention")(
+    lambda g, q, k, v, att, ds, scale: right_attention(
+        g, q, k, v, att, att * (g @ transposed(v) - (g * v).sum(-1, keepdims=True)), scale
+    )
+)
+wrong_attention("no scale in dq", "attention")(
+    lambda g, q, k, v, att, ds, scale: [ds @ k, transposed(ds) @ q * scale, transposed(att) @ g]
+)
+wrong_attention("no scale in dk", "attention")(
+    lambda g, q, k, v, att, ds, scale: [ds @ k * scale, transposed(ds) @ q, transposed(att) @ g]
+)
+wrong_attention("dq without the row sum, dk with it", "attention")(
+    lambda g, q, k, v, att, ds, scale: [
+        att * (g @ transposed(v)) @ k * scale,
+        *right_attention(g, q, k, v, att, ds, scale)[1:],
+    ]
+)
+wrong_attention("dk without the transpose", "attention")(
+    lambda g, q, k, v, att, ds, scale: [ds @ k * scale, ds @ q * scale, transposed(att) @ g]
+)
+wrong_attention("dv with att not transposed", "attention")(
+    lambda g, q, k, v, att, ds, scale: [*right_attention(g, q, k, v, att, ds, scale)[:2], att @ g]
+)
+wrong_attention("the causal mask in the backward pass", "attention")(
+    lambda g, q, k, v, att, ds, scale: right_attention(g, q, k, v, att, xp.tril(ds), scale)
+)
+wrong_attention("the scale of Tk, not of D", "attention, cross")(
+    lambda g, q, k, v, att, ds, scale: right_attention(g, q, k, v, att, ds, 1 / math.sqrt(5))
+)
+wrong_attention("the mean over the keys for the row sum", "attention, cross")(
+    lambda g, q, k, v, att, ds, scale: right_attention(
+        g,
+        q,
+        k,
+        v,
+        att,
+        att * (g @ transposed(v) - (att * (g @ transposed(v))).mean(-1, keepdims=True)),
+        scale,
+    )
+)
+wrong("attention, cross", "dq, dk, dv of each other's shape", shape=True)(
+    lambda right, g, *_: [right(g)[1], right(g)[0], right(g)[2]]
+)
+for name, op in (("attention", attention), ("causal_attention", causal_attention)):
+    wrong(f"{name}, bias", "the bias left out of the backward pass")(
+        lambda right, g, out, q, k, v, bias, op=op: op.forward(q, k, v)[1](g)
+    )
+    wrong(f"{name}, bias", "forbidden keys get a gradient")(
+        lambda right, g, out, q, k, v, bias, op=op: op.forward(q, k, v, bias=xp.maximum(bias, -2))[
+            1
+        ](g)
+    )
+    wrong(f"{name}, bias", "the bias transposed in the backward pass")(
+        lambda right, g, out, q, k, v, bias, op=op: op.forward(
+            q, k, v, bias=xp.maximum(bias.T, -1e9)
+        )[1](g)
+    )
+    wrong(f"{name}, bias", "the bias scaled like the scores in the backward pass")(
+        lambda right, g, out, q, k, v, bias, op=op: op.forward(
+            q, k, v, bias=bias / math.sqrt(q.shape[-1])
+        )[1](g)
+    )
 wrong_attention("dv with scores for weights")(
     lambda g, q, k, v, att, ds, scale: [
         *right_attention(g, q, k, v, att, ds, scale)[:2],
@@ -580,8 +735,19 @@ wrong("causal_attention", "k and v taken to be independent of the past")(
     lambda right, g, out, q, k, v: [right(g)[0], right(g)[1], g]
 )
 wrong("causal_attention, dropout", "no dropout in the backward pass")(
-    lambda right, g, out, q, k, v, p, rng: F.causal_attention.forward(q, k, v)[1](g)
+    lambda right, g, out, q, k, v, p, rng: causal_attention.forward(q, k, v)[1](g)
 )
+
+
+@wrong("causal_attention, dropout", "the row sum before the mask")
+def _(right, g, out, q, k, v, p, rng):
+    att, scale = weights(q, k, causal=True)
+    keep = generator().random(att.shape, dtype="float32") >= p
+    used, datt = att * keep / (1 - p), g @ transposed(v)
+    ds = att * (datt * keep / (1 - p) - (datt * att).sum(-1, keepdims=True))
+    return right_attention(g, q, k, v, used, ds, scale)
+
+
 wrong("causal_self_attention", "heads of g not transposed", blind=True)(
     lambda right, g, *_, **__: right(g.reshape(2, 2, 4, 2).transpose(0, 2, 1, 3).reshape(2, 4, 4))
 )
@@ -589,6 +755,68 @@ wrong("causal_self_attention", "parts packed as k, q, v")(
     lambda right, g, *_, **__: [
         xp.concatenate([xp.split(right(g)[0], 3, axis=-1)[i] for i in (1, 0, 2)], axis=-1)
     ]
+)
+
+
+# rotary: an orthogonal map, so every slip keeps the size and can only turn wrongly.
+def angles(x, base=10000.0, start=0):
+    T, D = x.shape[-2:]
+    return (start + xp.arange(T))[:, None] / base ** (xp.arange(0, D, 2) / D)  # (T, D / 2)
+
+
+def turned(x, by, even=slice(0, None, 2), odd=slice(1, None, 2)):
+    """Each pair (x[even], x[odd]) turned by an angle: (..., T, D), (T, D / 2) -> (..., T, D)."""
+    out = xp.empty_like(x)
+    out[..., even] = x[..., even] * xp.cos(by) - x[..., odd] * xp.sin(by)
+    out[..., odd] = x[..., even] * xp.sin(by) + x[..., odd] * xp.cos(by)
+    return out
+
+
+def test_the_template_for_wrong_rotary_is_right():
+    wrong("rotary, start and base", "none")(
+        lambda right, g, out, x, **options: [turned(g, -angles(x, **options))]
+    )
+    entry = BANK.pop()
+    assert check_grads(entry.f, *RIGHT["rotary, start and base"].arrays) < 1e-8
+
+
+wrong("rotary", "turned forward again")(lambda right, g, out, x: [turned(g, angles(x))])
+wrong("rotary", "not turned")(lambda right, g, *_: [g])
+wrong("rotary", "turned back twice")(lambda right, g, out, x: [turned(g, -2 * angles(x))])
+wrong("rotary", "pairs (i, i + D / 2)")(
+    lambda right, g, out, x: [turned(g, -angles(x), slice(0, 2), slice(2, 4))]
+)
+wrong("rotary", "position off by one")(lambda right, g, out, x: [turned(g, -angles(x, start=1))])
+wrong("rotary", "positions in the opposite order")(
+    lambda right, g, out, x: [turned(g, -angles(x)[::-1])]
+)
+wrong("rotary", "frequencies in the opposite order")(
+    lambda right, g, out, x: [turned(g, -angles(x)[:, ::-1])]
+)
+wrong("rotary", "positions counted along the wrong axis")(
+    lambda right, g, out, x: [turned(g.swapaxes(0, 1), -angles(x)).swapaxes(0, 1)]
+)
+wrong("rotary", "even and odd exchanged")(
+    lambda right, g, out, x: [turned(g, -angles(x), slice(1, None, 2), slice(0, None, 2))]
+)
+wrong("rotary", "i instead of 2i in the exponent")(
+    lambda right, g, out, x: [turned(g, -angles(x, base=100.0))]
+)
+
+
+@wrong("rotary", "one sign in the rotation matrix")
+def _(right, g, out, x):
+    cos, sin, dx = xp.cos(angles(x)), xp.sin(angles(x)), xp.empty_like(x)
+    dx[..., 0::2] = g[..., 0::2] * cos + g[..., 1::2] * sin
+    dx[..., 1::2] = g[..., 0::2] * sin + g[..., 1::2] * cos
+    return [dx]
+
+
+wrong("rotary, start and base", "start forgotten")(
+    lambda right, g, out, x, base, start: [turned(g, -angles(x, base))]
+)
+wrong("rotary, start and base", "base forgotten")(
+    lambda right, g, out, x, base, start: [turned(g, -angles(x, start=start))]
 )
 
 

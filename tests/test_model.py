@@ -6,13 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import minigpt.model
 from minigpt import functional as F
 from minigpt import ops, reference
 from minigpt.gradcheck import check_grads, check_parameters
-from minigpt.model import GPT, MLP, Block, CausalSelfAttention, GPTConfig
+from minigpt.model import GPT, MLP, POSITIONS, Block, CausalSelfAttention, GPTConfig
 from minigpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
 from minigpt.optim import AdamW
 from minigpt.tensor import Tensor, no_grad
+from tests.cases import attend, turn
 
 TINY = GPTConfig(vocab_size=5, block_size=3, n_layer=2, n_head=2, n_embd=4)
 
@@ -77,7 +79,7 @@ def test_a_wrong_gradient_inside_the_model_is_found(monkeypatch):
         out = ops.matmul(e / e.sum(axis=-1, keepdims=True).detach(), v)
         return out.transpose(0, 2, 1, 3).reshape(B, T, 4)
 
-    monkeypatch.setattr(F, "causal_self_attention", lost_rowsum)
+    monkeypatch.setattr("minigpt.model.causal_self_attention", lost_rowsum)
     with pytest.raises(ValueError, match="the tape says .* relative error"):
         check_parameters(lambda: F.cross_entropy(model(idx), targets), model.named_parameters())
 
@@ -186,7 +188,7 @@ def loss_on_random_tokens(steps=300):
 def test_leak_with_random_tokens(monkeypatch):
     honest = loss_on_random_tokens()
     assert abs(honest - math.log(16)) < 0.02
-    monkeypatch.setattr(F, "causal_self_attention", unmasked)
+    monkeypatch.setattr("minigpt.model.causal_self_attention", unmasked)
     leaking = loss_on_random_tokens()
     print(f"ln 16 = {math.log(16):.4f}, causal {honest:.4f}, unmasked {leaking:.4f}")
     assert leaking < math.log(16) - 1
@@ -301,6 +303,139 @@ def test_a_misspelt_attribute_raises():
         GPT(TINY, RNG).wtee  # noqa: B018
 
 
+# --- the ways to tell positions apart ---
+
+each_position = pytest.mark.parametrize("position", POSITIONS)
+CONSTANT = [position for position in POSITIONS if position != "learned"]
+
+
+@each_position
+def test_every_parameter_with_every_kind_of_position(position):
+    model = tiny_gpt(replace(TINY, position=position))
+    idx, _ = batch()
+    rows = check_parameters(lambda: model(idx), model.named_parameters())
+    assert len(rows) == (28 if position == "learned" else 27)
+    assert max(row.error for row in rows) < 1e-8
+
+
+@each_position
+@pytest.mark.parametrize("T", [4, 6])
+def test_no_kind_of_position_sees_the_future(position, T):
+    """The gradient of one position's logits to later tokens' embeddings is exactly 0."""
+    config = GPTConfig(vocab_size=7, block_size=6, n_layer=2, n_head=2, n_embd=8, position=position)
+    model, rng = tiny_gpt(config), np.random.default_rng(2)
+    rows = Tensor(rng.standard_normal((1, T, 8)), requires_grad=True)  # instead of wte's
+    head, model.wte = model.wte.weight, lambda idx: rows
+    model.wte.weight = head
+    for t in range(T):
+        rows.grad, g = None, np.zeros((1, T, 7))
+        g[:, t] = rng.standard_normal(7)
+        model(np.zeros((1, T), int)).backward(g)
+        assert (rows.grad[:, t + 1 :] == 0).all()
+        assert (np.abs(rows.grad[:, : t + 1]).max(-1) > 0).all()
+
+
+@each_position
+def test_only_none_is_blind_to_order(position):
+    """One layer gathers from a set: permuted earlier tokens change nothing but by position."""
+    config = GPTConfig(vocab_size=7, block_size=6, n_layer=1, n_head=4, n_embd=8, position=position)
+    model = tiny_gpt(config)
+    a, b = model([[1, 4, 2, 6, 0, 3]]).data[0, -1], model([[6, 0, 1, 2, 4, 3]]).data[0, -1]
+    change = np.abs(a - b).max()
+    assert change < 1e-12 if position == "none" else change > 1e-3
+
+
+@each_position
+def test_the_loss_at_the_start_with_every_kind_of_position(position):
+    config = GPTConfig(
+        vocab_size=65, block_size=32, n_layer=4, n_head=4, n_embd=64, position=position
+    )
+    idx, targets = batch(config, B=8)
+    loss = F.cross_entropy(GPT(config, np.random.default_rng(0))(idx), targets).item()
+    assert abs(loss / math.log(65) - 1) < 0.05
+
+
+@pytest.mark.parametrize("position", CONSTANT)
+def test_a_constant_position_has_no_parameters_and_costs_no_draws(position):
+    learned, other = (
+        GPT(replace(TINY, position=p), np.random.default_rng(0)) for p in ("learned", position)
+    )
+    names = [name for name, _ in learned.named_parameters()]
+    assert [name for name, _ in other.named_parameters()] == [n for n in names if n[:3] != "wpe"]
+    assert learned.num_parameters() - other.num_parameters() == learned.wpe.weight.size == 12
+    assert len(other.decayed_parameters()) == len(learned.decayed_parameters()) == 8
+    assert other.flops_per_token() == learned.flops_per_token()
+    assert (other.wte.weight.data == learned.wte.weight.data).all()
+    drawn = np.random.default_rng(0)
+    drawn.normal(size=TINY.vocab_size * 4)  # wte; the first block comes next
+    expected = drawn.normal(0, 0.02, (4, 12)).astype("float32")
+    assert (other.h[0].attn.c_attn.weight.data == expected).all()
+
+
+@each_position
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dtype_is_kept_with_every_kind_of_position(position, dtype):
+    config = replace(TINY, position=position, dropout=0.2)
+    model = GPT(config, np.random.default_rng(0), dtype)
+    logits = model(batch()[0], np.random.default_rng(1))
+    logits.backward(np.ones(logits.shape))
+    assert logits.dtype == dtype
+    tables = [a for a in vars(model).values() if hasattr(a, "dtype")]
+    assert {a.dtype.name for a in (*tables, *(p.grad for p in model.parameters()))} == {dtype}
+    assert len(tables) == (position in ("sinusoid", "alibi"))
+
+
+def test_the_sinusoids_are_of_the_tokens_size():
+    config = GPTConfig(vocab_size=50, n_embd=64, block_size=40, position="sinusoid")
+    model = GPT(config, np.random.default_rng(0), "float64")
+    assert abs(math.sqrt((model.waves**2).mean()) / 0.02 - 1) < 1e-12
+    model.wte.weight.data[...] = 0  # so that only positions are left
+    added = []
+    model.h = [lambda x, *_: added.append(x.data) or x]
+    model(np.zeros((2, 7), int))
+    np.testing.assert_allclose(added[0], np.broadcast_to(model.waves[:7], (2, 7, 64)))
+
+
+@pytest.mark.parametrize("position", ["rope", "alibi"])
+def test_relative_positions_do_not_notice_when_all_move(position):
+    """Five places alone, and the same five behind four that they may not see: the same outputs."""
+    config = GPTConfig(vocab_size=5, block_size=9, n_layer=1, n_head=2, n_embd=8, position=position)
+    model = tiny_gpt(config)
+    block = model.h[0]
+    x = np.random.default_rng(3).standard_normal((1, 9, 8))
+    bias = model.distances if position == "alibi" else np.zeros((2, 9, 9))
+    hidden = np.zeros((9, 9))
+    hidden[4:, :4] = -math.inf
+    alone = block(Tensor(x[:, 4:]), None, bias[:, :5, :5]).data
+    behind = block(Tensor(x), None, bias + hidden).data[:, 4:]
+    np.testing.assert_allclose(behind, alone, rtol=1e-10, atol=1e-12)
+
+
+def test_rope_turns_queries_and_keys_of_every_head_and_leaves_values():
+    config = GPTConfig(block_size=5, n_head=3, n_embd=12, position="rope")
+    layer = CausalSelfAttention(config, np.random.default_rng(0), "float64")
+    layer.c_attn.weight.data *= 50
+    x = np.random.default_rng(1).standard_normal((2, 5, 12))
+    qkv = (x @ layer.c_attn.weight.data).reshape(2, 5, 3, 3, 4).transpose(2, 0, 3, 1, 4)
+    q, k, v = qkv  # (B, H, T, D)
+    out = attend(turn(q, 10000.0, 0), turn(k, 10000.0, 0), v)
+    expected = out.transpose(0, 2, 1, 3).reshape(2, 5, 12) @ layer.c_proj.weight.data
+    np.testing.assert_allclose(layer(Tensor(x)).data, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_alibi_reaches_every_layer(monkeypatch):
+    biases, real = [], minigpt.model.causal_self_attention
+
+    def spy(qkv, *, bias, **options):
+        biases.append(bias)
+        return real(qkv, bias=bias, **options)
+
+    monkeypatch.setattr("minigpt.model.causal_self_attention", spy)
+    tiny_gpt(replace(TINY, position="alibi"))(batch()[0][:, :2])
+    expected = [[[0, 0], [-1 / 16, 0]], [[0, 0], [-1 / 256, 0]]]
+    assert [bias.tolist() for bias in biases] == [expected] * 2
+
+
 # --- bad input ---
 
 
@@ -311,6 +446,16 @@ def test_a_misspelt_attribute_raises():
         ({"vocab_size": 0}, "vocab_size must be a positive integer, got 0"),
         ({"n_layer": 1.5}, "n_layer must be a positive integer, got 1.5"),
         ({"dropout": 1.0}, "dropout must be in 0 <= p < 1, got 1.0"),
+        ({"position": "rotary"}, "one of learned, sinusoid, rope, alibi, none; got 'rotary'"),
+        ({"position": None}, "position must be one of learned, .*; got None"),
+        (
+            {"position": "sinusoid", "n_embd": 5, "n_head": 1},
+            r"'sinusoid' pairs channels: 5 is odd \(n_embd 5, n_head 1\)",
+        ),
+        (
+            {"position": "rope", "n_embd": 6, "n_head": 2},
+            r"'rope' pairs channels: 3 is odd \(n_embd 6, n_head 2\)",
+        ),
     ],
 )
 def test_config_errors(change, message):
@@ -386,14 +531,14 @@ def test_initial_gains_are_one_and_offsets_zero():
 def test_dropout_stands_where_gpt2_has_it(monkeypatch):
     """On the embeddings, the attention weights, and each branch before it is added."""
     model, rng, calls = tiny_gpt(replace(TINY, dropout=0.3)), np.random.default_rng(0), []
-    for name in ("dropout", "causal_self_attention"):
-        real = getattr(F, name)
+    for module, name in ((F, "dropout"), (minigpt.model, "causal_self_attention")):
+        real = getattr(module, name)
 
         def spy(x, *, name=name, real=real, **options):
             calls.append((name, options["p"], options["rng"] is rng))
             return real(x, **options)
 
-        monkeypatch.setattr(F, name, spy)
+        monkeypatch.setattr(module, name, spy)
     model(batch()[0], rng)
     block = ["causal_self_attention", "dropout", "dropout"]
     assert calls == [(name, 0.3, True) for name in ["dropout", *block, *block]]

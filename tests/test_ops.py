@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 import minigpt
 from minigpt import functional as F
 from minigpt import ops, reference
+from minigpt.attention import attention, causal_attention, causal_self_attention
 from minigpt.backend import to_numpy, xp
 from minigpt.erf import erf
 from minigpt.gradcheck import check_grads
+from minigpt.positions import rotary
 from minigpt.tensor import Tensor
 from tests.cases import CASES, Case, generator, ids, nats
 
@@ -69,7 +71,11 @@ def primitives() -> dict[str, object]:
     return found
 
 
-FUSED = {name: op for name, op in primitives().items() if op.__module__ == "minigpt.functional"}
+FUSED = {
+    name: op
+    for name, op in primitives().items()
+    if op.__module__ in ("minigpt.functional", "minigpt.attention", "minigpt.positions")
+}
 
 
 def test_the_cases_have_different_ids():
@@ -360,7 +366,7 @@ ERRORS = {
     "var: empty": (lambda: ops.var(ones(3, 0)), r"over axis None of shape \(3, 0\)"),
     "split: none": (lambda: ops.split(ones(4), 0), "does not split into 0 parts"),
     "heads: none": (
-        lambda: F.causal_self_attention(ones(1, 2, 6), n_head=0),
+        lambda: causal_self_attention(ones(1, 2, 6), n_head=0),
         r"does not split into 3 \* 0 heads",
     ),
     "label smoothing": (
@@ -380,6 +386,10 @@ ERRORS = {
         lambda: F.layer_norm(ones(3, 4), ones(4), ones(1)),
         r"needs w and b of \(4,\), got \(4,\) and \(1,\)",
     ),
+    "rms_norm: w": (
+        lambda: F.rms_norm(ones(3, 4), ones(1)),
+        r"rms_norm: x \(3, 4\) needs w of \(4,\), got \(1,\)",
+    ),
     "embedding: kind": (
         lambda: F.embedding(ones(4, 2), ones(3)),
         "idx must be integers, got float",
@@ -398,20 +408,88 @@ ERRORS = {
         lambda: F.linear(ones(2, 3), ones(4, 3)),
         "linear: x .* do not fit",
     ),
+    **{
+        f"attention: {what}": (
+            lambda shapes=shapes: attention(*[ones(*shape) for shape in shapes]),
+            re.escape("attention: q {}, k {}, v {} must agree".format(*shapes)),
+        )
+        for what, shapes in {
+            "D": ((4, 3), (4, 2), (4, 3)),
+            "Tk": ((4, 3), (5, 3), (4, 3)),
+            "heads, which would broadcast": ((2, 4, 3), (1, 4, 3), (2, 4, 3)),
+            "axes": ((2, 4, 3), (4, 3), (4, 3)),
+            "the axes of v": ((4, 3), (4, 3), (1, 4, 3)),
+            "vectors": ((3,), (3,), (3,)),
+            "no keys": ((2, 3), (0, 3), (0, 3)),
+        }.items()
+    },
+    "attention: bias of another shape": (
+        lambda: attention(*[ones(2, 4, 3)] * 3, bias=np.zeros((4, 3))),
+        r"bias \(4, 3\) does not broadcast to the scores \(2, 4, 4\)",
+    ),
+    "attention: bias that enlarges": (
+        lambda: attention(*[ones(4, 3)] * 3, bias=np.zeros((2, 4, 4))),
+        r"bias \(2, 4, 4\) does not broadcast to the scores \(4, 4\)",
+    ),
+    "attention: bias that stretches an axis": (
+        lambda: attention(*[ones(1, 4, 3)] * 3, bias=np.zeros((2, 4, 4))),
+        r"bias \(2, 4, 4\) does not broadcast to the scores \(1, 4, 4\)",
+    ),
+    "attention: a query without keys": (
+        lambda: attention(*[ones(2, 3)] * 3, bias=np.array([[0, 0], [-math.inf] * 2])),
+        r"bias \(2, 2\) leaves a query no key to see",
+    ),
+    "attention: no keys for any query": (
+        lambda: attention(*[ones(2, 3)] * 3, bias=-math.inf),
+        "leaves a query no key to see",
+    ),
+    "attention: bias inf": (
+        lambda: attention(*[ones(2, 3)] * 3, bias=math.inf),
+        "bias must be numbers below inf",
+    ),
+    "attention: bias not a number": (
+        lambda: attention(*[ones(2, 3)] * 3, bias=np.array([0, math.nan])),
+        "bias must be numbers below inf",
+    ),
+    "attention: a mask for a bias": (
+        lambda: attention(*[ones(2, 3)] * 3, bias=np.tri(2, dtype=bool)),
+        "bias must be numbers below inf",
+    ),
+    "attention: p 1": (lambda: attention(*[ones(4, 3)] * 3, p=1.0), "0 <= p < 1, got 1.0"),
+    "causal_attention: T": (
+        lambda: causal_attention(ones(4, 3), ones(5, 3), ones(5, 3)),
+        r"q \(4, 3\) and k \(5, 3\) must agree in T",
+    ),
+    "causal_attention: bias of another shape": (
+        lambda: causal_attention(*[ones(4, 3)] * 3, bias=np.zeros(3)),
+        r"bias \(3,\) does not broadcast to the scores \(4, 4\)",
+    ),
+    "causal_attention: the first query's one key forbidden": (
+        lambda: causal_attention(*[ones(2, 3)] * 3, bias=np.array([-math.inf, 0])),
+        r"bias \(2,\) leaves a query no key to see",
+    ),
+    "causal_attention: bias inf where the mask is -inf": (
+        lambda: causal_attention(*[ones(2, 3)] * 3, bias=np.array([0, math.inf])),
+        "bias must be numbers below inf",
+    ),
+    "rotary: D": (lambda: rotary(ones(4, 3)), "need an even number, got 3"),
+    "rotary: no D": (lambda: rotary(ones(4, 0)), "need an even number, got 0"),
+    "rotary: axes": (lambda: rotary(ones(4)), r"x must be \(..., T, D\), got \(4,\)"),
+    "rotary: base": (lambda: rotary(ones(4, 2), base=0), "base must be positive, got 0"),
     "causal_attention: shapes": (
-        lambda: F.causal_attention(ones(4, 3), ones(5, 3), ones(4, 3)),
+        lambda: causal_attention(ones(4, 3), ones(5, 3), ones(4, 3)),
         r"q \(4, 3\), k \(5, 3\), v \(4, 3\) must agree",
     ),
     "causal_attention: p 1": (
-        lambda: F.causal_attention(*[ones(4, 3)] * 3, p=1.0, rng=generator()),
+        lambda: causal_attention(*[ones(4, 3)] * 3, p=1.0, rng=generator()),
         "p must be in 0 <= p < 1, got 1.0",
     ),
     "causal_attention: p < 0": (
-        lambda: F.causal_attention(*[ones(4, 3)] * 3, p=-0.5, rng=generator()),
+        lambda: causal_attention(*[ones(4, 3)] * 3, p=-0.5, rng=generator()),
         "p must be in 0 <= p < 1, got -0.5",
     ),
     "causal_self_attention: heads": (
-        lambda: F.causal_self_attention(ones(1, 2, 12), n_head=3),
+        lambda: causal_self_attention(ones(1, 2, 12), n_head=3),
         r"\(1, 2, 12\) does not split into 3 \* 3 heads",
     ),
     "cross_entropy: shapes": (
@@ -460,7 +538,7 @@ def test_nothing_is_drawn_where_nothing_is_dropped():
     rng = np.random.default_rng(0)
     x = Tensor(xp.ones((1, 4, 6)))
     F.dropout(x, p=0.0, rng=rng)
-    F.causal_self_attention(x, n_head=1, p=0.0, rng=rng)
+    causal_self_attention(x, n_head=1, p=0.0, rng=rng)
     assert rng.random() == np.random.default_rng(0).random()
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from minigpt import functional as F
 from minigpt import ops
+from minigpt.attention import causal_attention
 from minigpt.backend import to_numpy, xp
 from minigpt.gradcheck import check_grads
 from minigpt.tensor import Tensor, no_grad, primitive
@@ -82,7 +83,7 @@ def test_one_tensor_twice_in_one_op(use, slope):
 
 def test_one_tensor_as_query_key_and_value():
     def attend_to_self(x):
-        return F.causal_attention(x, x, x)
+        return causal_attention(x, x, x)
 
     assert check_grads(attend_to_self, normal(4, 3)) < 1e-8
 
@@ -284,7 +285,7 @@ def small_network(x: Tensor, w: Tensor, b: Tensor) -> list[Tensor]:
     nodes = [F.linear(x, w, b)]
     nodes.append(F.gelu(nodes[-1]))
     nodes.append(F.layer_norm(nodes[-1], b, b))
-    nodes.append(F.causal_attention(nodes[-1], nodes[-1], nodes[-1]))
+    nodes.append(causal_attention(nodes[-1], nodes[-1], nodes[-1]))
     nodes.append(F.softmax(nodes[-1]) * F.log_softmax(nodes[-1]))
     nodes.append(ops.concatenate(nodes[-1][1:], nodes[-1].T.reshape(3, 3) / 2.0))
     nodes.append(ops.max(nodes[-1], axis=0) + ops.var(nodes[-1], axis=0))
