@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from minigpt import __version__, data
 from minigpt.backend import xp
 from minigpt.checkpoint import Checkpoint, load_checkpoint
+from minigpt.coverage import CHAPTERS, coverage_table, find_chapters, problems, read_chapter
 from minigpt.evaluate import Score, nats_per_token, score_baselines
 from minigpt.generate import generate
 from minigpt.model import GPT, GPTConfig
@@ -95,6 +96,17 @@ def evaluate(args: argparse.Namespace) -> None:
     elif checkpoint.training.get("corpus") != fingerprint(ids["train"], ids["val"]):
         print(f"{name} has changed since the training, which may have seen this text.\n")
     _print_table(checkpoint.model, ids)
+
+
+def chapters(args: argparse.Namespace) -> None:
+    """Print how many equations of each chapter are checked, and the worst error found.
+
+    An equation counts if the check that stands for it has run and has kept its bound.
+    """
+    read = [read_chapter(path) for path in find_chapters(Path(args.folder))]
+    print(coverage_table(read))
+    if found := [problem for chapter in read for problem in problems(chapter)]:
+        raise ValueError("\n".join(found))
 
 
 def info(args: argparse.Namespace) -> None:
@@ -242,6 +254,8 @@ def _parser() -> Parser:
     sub = command(evaluate, "eval", "", " runs/demo-1/best.safetensors --data pydoc")
     sub.add_argument("checkpoint", nargs="?", help=CHECKPOINT_HELP)
     sub.add_argument("--data", help="a corpus (default: the one it was trained on)")
+    sub = command(chapters, "chapters", "", " --folder my_chapters")
+    sub.add_argument("--folder", default=CHAPTERS, help="where the notebooks are")
     sub = command(info, "info", "", " --n-layer 12 --n-head 12 --n-embd 768")
     sub.add_argument("checkpoint", nargs="?", help="a checkpoint or a run (default: a new model)")
     add_options(sub, GPTConfig, "vocab_size")
