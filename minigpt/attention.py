@@ -21,7 +21,8 @@ def attention(q, k, v, *, bias=None, p=0.0, rng=None):
     VJP:    dv = att^T g;  datt = g v^T;  ds = att * (datt - sum(datt * att)) per row;
             dq = ds k / sqrt(D);  dk = ds^T q / sqrt(D).
     Raises: ValueError if shapes do not fit, a query may see no key, or p is outside 0 <= p < 1.
-    Source: Vaswani et al. 2017, arXiv:1706.03762, sec. 3.2.1.
+    Source: Vaswani et al. 2017, arXiv:1706.03762, sec. 3.2.1. Derived in
+            chapters/07_scaled_dot_product_attention.
     """
     _check_shapes("attention", q, k, v)
     if bias is not None:

@@ -165,7 +165,9 @@ def coverage_table(chapters: list[Chapter]) -> str:
         held = [row for row in rows if row.check in checks and checks[row.check].holds]
         covered = {tag for row in held for tag in row.tags} & set(chapter.tags)
         used = [checks[row.check] for row in held]
-        worst = max(used, key=lambda check: (check.measured or 0) / (check.bound or 1), default=None)
+        worst = max(
+            used, key=lambda check: (check.measured or 0) / (check.bound or 1), default=None
+        )
         error, bound = (f"{worst.measured:.1e}", f"{worst.bound:.0e}") if worst else ("-", "-")
         passed = sum(check.holds for check in checks.values())
         lines.append(form.format(chapter.path.stem, len(chapter.tags), len(covered), error, bound,

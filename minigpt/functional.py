@@ -59,7 +59,7 @@ def softmax(x, *, axis=-1):
 
     Shapes: x any -> the same.
     VJP:    dx = p * (g - sum(g * p)): the Jacobian is diag(p) - p p^T.
-    Source: Goodfellow et al. 2016, sec. 6.2.2.3.
+    Source: Goodfellow et al. 2016, sec. 6.2.2.3.  Derived in chapters/03_softmax_cross_entropy.
     """
     p = xp.exp(x - x.max(axis=axis, keepdims=True))
     p /= p.sum(axis=axis, keepdims=True)
@@ -72,7 +72,7 @@ def log_softmax(x, *, axis=-1):
 
     Shapes: x any -> the same.
     VJP:    dx = g - softmax(x) * sum(g).
-    Source: Goodfellow et al. 2016, sec. 6.2.2.3.
+    Source: Goodfellow et al. 2016, sec. 6.2.2.3.  Derived in chapters/03_softmax_cross_entropy.
     """
     out = x - x.max(axis=axis, keepdims=True)
     out -= xp.log(xp.exp(out).sum(axis=axis, keepdims=True))
@@ -86,12 +86,10 @@ def layer_norm(x, w, b, *, eps=1e-5):
     Shapes: x (..., C), w (C,), b (C,) -> (..., C).
     VJP:    dx = rstd * (gw - mean(gw) - xhat * mean(gw * xhat)),  gw = g * w;
             dw = sum of g * xhat, db = sum of g, both over all but the last axis.
-    Raises: ValueError if w or b is not of x's last length.
-    Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450.
+    Raises: ValueError if w or b is not of x's last length, or eps is below 0.
+    Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450.  Derived in chapters/11_layer_norm.
     """
-    if w.shape != x.shape[-1:] or b.shape != x.shape[-1:]:
-        raise ValueError(f"layer_norm: x {x.shape} needs w and b of {x.shape[-1:]}, "
-                         f"got {w.shape} and {b.shape}")  # fmt: skip
+    _check_norm("layer_norm", x, eps, w, b)
     C, x_shape = x.shape[-1], x.shape
     x = x.reshape(-1, C)  # (N, C)
     xhat = x - row_sums(x) / C
@@ -120,11 +118,10 @@ def rms_norm(x, w, *, eps=1e-5):
     VJP:    with rrms = 1 / sqrt(mean(x^2) + eps), xhat = x * rrms, gw = g * w:
             dx = rrms * (gw - xhat * mean(gw * xhat));
             dw = sum of g * xhat over all but the last axis.
-    Raises: ValueError if w is not of x's last length.
-    Source: Zhang & Sennrich 2019, arXiv:1910.07467.
+    Raises: ValueError if w is not of x's last length, or eps is below 0.
+    Source: Zhang & Sennrich 2019, arXiv:1910.07467.  Derived in chapters/11_layer_norm.
     """
-    if w.shape != x.shape[-1:]:
-        raise ValueError(f"rms_norm: x {x.shape} needs w of {x.shape[-1:]}, got {w.shape}")
+    _check_norm("rms_norm", x, eps, w)
     C, x_shape = x.shape[-1], x.shape
     x = x.reshape(-1, C)  # (N, C)
     rrms = 1 / xp.sqrt(row_dots(x, x) / C + eps)  # (N, 1)
@@ -138,6 +135,15 @@ def rms_norm(x, w, *, eps=1e-5):
         return dx.reshape(x_shape), (g * xhat).sum(0)
 
     return (xhat * w).reshape(x_shape), vjp
+
+
+def _check_norm(name: str, x: Any, eps: float, *weights: Any) -> None:
+    """Weights of x's last length, and an eps under which no square root can fail."""
+    if any(p.shape != x.shape[-1:] for p in weights):
+        raise ValueError(f"{name}: x {x.shape} needs weights of {x.shape[-1:]}, "
+                         f"got {', '.join(str(p.shape) for p in weights)}")  # fmt: skip
+    if not eps >= 0:
+        raise ValueError(f"{name}: eps must be at least 0, got {eps}")
 
 
 @primitive
@@ -214,7 +220,8 @@ def cross_entropy(logits, targets, *, ignore_index=None, label_smoothing=0.0):
             distribution is (1 - e) onehot + e / V.
     VJP:    dlogits = g * (softmax(logits) - target distribution) / N,  N = counted targets.
     Raises: ValueError if shapes disagree, a target or e is out of range, or no target counts.
-    Source: Goodfellow et al. 2016, sec. 6.2.2.3; smoothing: arXiv:1512.00567, sec. 7.
+    Source: Goodfellow et al. 2016, sec. 6.2.2.3; smoothing: arXiv:1512.00567, sec. 7. Derived in
+            chapters/03_softmax_cross_entropy.
     """
     targets = xp.asarray(targets)
     if targets.shape != logits.shape[:-1]:

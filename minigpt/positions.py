@@ -28,7 +28,7 @@ def sinusoids(T: int, C: int, *, base: float = 10000.0) -> Any:
 
     Shapes: -> (T, C) float64: columns 2i hold sin(t / base^(2i / C)), columns 2i + 1 its cosine.
     Raises: ValueError if C is odd or T < 1.
-    Source: Vaswani et al. 2017, arXiv:1706.03762, sec. 3.5.
+    Source: Vaswani et al. 2017, arXiv:1706.03762, sec. 3.5.  Derived in chapters/10_positions.
     """
     if T < 1:
         raise ValueError(f"T must be at least 1, got {T}")
@@ -45,7 +45,7 @@ def rotary(x, *, base=10000.0, start=0):
     Shapes: x (..., T, D), D even -> the same. start: the position of the first row.
     VJP:    dx = g turned back: the inverse of a rotation is its transpose.
     Raises: ValueError if x has fewer than 2 axes or D is odd.
-    Source: Su et al. 2021, arXiv:2104.09864, sec. 3.2.
+    Source: Su et al. 2021, arXiv:2104.09864, sec. 3.2.  Derived in chapters/10_positions.
     """
     if x.ndim < 2:
         raise ValueError(f"rotary: x must be (..., T, D), got {x.shape}")
@@ -72,7 +72,7 @@ def alibi_bias(n_head: int, T: int) -> Any:
     Shapes: -> (n_head, T, T) float64: -slope_h * (i - j) for key j <= query i, 0 for later keys,
             which the causal mask forbids.
     Raises: ValueError if n_head or T is below 1.
-    Source: Press et al. 2021, arXiv:2108.12409, sec. 3.
+    Source: Press et al. 2021, arXiv:2108.12409, sec. 3.  Derived in chapters/10_positions.
     """
     if n_head < 1 or T < 1:
         raise ValueError(f"n_head and T must be at least 1, got {n_head} and {T}")

@@ -380,15 +380,23 @@ ERRORS = {
     "gelu: form": (lambda: F.gelu(ones(2), approximate="erf"), "'tanh' or 'none', got 'erf'"),
     "layer_norm: w": (
         lambda: F.layer_norm(ones(3, 4), ones(3), ones(4)),
-        r"layer_norm: x \(3, 4\) needs w and b of \(4,\), got \(3,\) and \(4,\)",
+        r"layer_norm: x \(3, 4\) needs weights of \(4,\), got \(3,\), \(4,\)",
+    ),
+    "layer_norm: eps": (
+        lambda: F.layer_norm(ones(3, 4), ones(4), ones(4), eps=-1e-5),
+        "layer_norm: eps must be at least 0, got -1e-05",
+    ),
+    "rms_norm: eps": (
+        lambda: F.rms_norm(ones(3, 4), ones(4), eps=math.nan),
+        "rms_norm: eps must be at least 0, got nan",
     ),
     "layer_norm: b": (
         lambda: F.layer_norm(ones(3, 4), ones(4), ones(1)),
-        r"needs w and b of \(4,\), got \(4,\) and \(1,\)",
+        r"needs weights of \(4,\), got \(4,\), \(1,\)",
     ),
     "rms_norm: w": (
         lambda: F.rms_norm(ones(3, 4), ones(1)),
-        r"rms_norm: x \(3, 4\) needs w of \(4,\), got \(1,\)",
+        r"rms_norm: x \(3, 4\) needs weights of \(4,\), got \(1,\)",
     ),
     "embedding: kind": (
         lambda: F.embedding(ones(4, 2), ones(3)),
