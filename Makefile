@@ -2,19 +2,23 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test chapters check bench clean
 
 demo: .venv/installed  ## train a GPT for 90 seconds, compare it with n-grams, sample
 	$(BIN)/python -m minigpt demo
 
-test: .venv/installed  ## the whole test suite
-	$(BIN)/python -m pytest
+test: .venv/installed  ## the whole test suite, on two cores
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-check: .venv/installed  ## style, types, spelling
+chapters: .venv/installed  ## read and run the chapters in JupyterLab
+	$(BIN)/jupyter lab chapters
+
+check: .venv/installed  ## style, types, spelling, and that the notebooks are what their sources say
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/codespell README.md minigpt tests benchmarks
+	$(BIN)/codespell README.md minigpt tests benchmarks tools chapters/*.py chapters/solutions
+	$(BIN)/python tools/chapters.py check
 
 bench: .venv/installed  ## a training step beside PyTorch's (installs it first)
 	$(BIN)/pip install --quiet -r benchmarks/requirements.txt

@@ -12,6 +12,7 @@ import pytest
 
 from minigpt.__main__ import main
 from minigpt.backend import xp
+from minigpt.coverage import coverage_table, find_chapters, read_chapter
 from minigpt.gradcheck import check_grads
 from minigpt.tensor import Tensor, primitive
 from tests import cases
@@ -34,7 +35,7 @@ def test_python_examples_give_what_they_show():
 
 def test_every_make_command_exists_and_the_door_runs_the_two_main_ones():
     targets = {line.split(maxsplit=1)[1] for line in COMMANDS if line.startswith("make ")}
-    assert targets == {"demo", "test", "bench"}
+    assert targets == {"demo", "test", "bench", "chapters"}
     makefile, door = (ROOT / "Makefile").read_text(), (ROOT / ".ci" / "run").read_text()
     for target in targets:
         assert re.search(rf"^{target}: \.venv/installed", makefile, re.M)
@@ -47,7 +48,7 @@ def test_every_make_command_exists_and_the_door_runs_the_two_main_ones():
 def test_the_package_commands_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     found = [shlex.split(line)[3:] for line in COMMANDS if line.startswith("python -m minigpt ")]
-    assert [words[0] for words in found] == ["train", "sample", "eval", "info", "train"]
+    assert [words[0] for words in found] == ["chapters", "train", "sample", "eval", "info", "train"]
     for words in found:
         if "--seconds" in words:  # the same command, made shorter and smaller
             words[words.index("--seconds") + 1] = "1"
@@ -65,9 +66,9 @@ def test_every_command_is_of_a_kind_that_is_run_somewhere():
 
 
 def test_the_files_on_the_map_exist():
-    paths = re.findall(r"`((?:minigpt|tests|benchmarks|figures)/[\w./]*)`", README)
+    paths = re.findall(r"`((?:minigpt|tests|benchmarks|figures|chapters|tools)/[\w./]*)`", README)
     assert len(paths) >= 15
-    for path in [*paths, *re.findall(r"\]\((figures/[^)]*)\)", README)]:
+    for path in [*paths, *re.findall(r"\]\(((?:figures|chapters)/[^)]*)\)", README)]:
         assert (ROOT / path).exists(), path
 
 
@@ -90,6 +91,15 @@ def test_the_op_of_the_how_to_passes_the_checks_of_every_op():
 def test_the_core_has_as_many_lines_as_it_says():
     lines = sum(code_lines(name) for name in CORE)
     assert f"in this order: {lines} lines of code" in README
+
+
+def test_the_chapters_table_counts_what_the_notebooks_hold():
+    """The worst errors are those of one machine; equations and checks are the same on all."""
+    chapters = [read_chapter(path) for path in find_chapters()]
+    lines = [line.split() for line in coverage_table(chapters).splitlines()[1:]]
+    shown = [line.split() for line in README.splitlines() if re.match(r"\d\d_\w+ +\d", line)]
+    assert [line[:3] + line[5:] for line in shown] == [line[:3] + line[5:] for line in lines]
+    assert all(f"[{c.number} {c.title}](chapters/{c.path.name})" in README for c in chapters)
 
 
 @pytest.mark.parametrize("word", ["DEMO_OUTPUT", "BENCH_OUTPUT", "TODO"])
