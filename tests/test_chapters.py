@@ -405,6 +405,7 @@ def test_a_contents_page_out_of_date_is_found(tiny):
     [
         ("one = 1.0", "one = 1.1", "99_tiny: FAILED: CheckFailed: check 'one': 0.1 is not <="),
         ("one = 1.0", "import warnings\nwarnings.warn('odd')\none = 1.0", "error or a warning"),
+        ("one = 1.0", "import not_there\none = 1.0", "not_there': pip install -r requirements.txt"),
         ("{99.1}", "{99.2}", "tags must count"),
     ],
 )

@@ -15,16 +15,20 @@ import hashlib
 import json
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, DeadKernelError
-from nbformat import NotebookNode
+try:
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
+    from nbformat import NotebookNode
+except ModuleNotFoundError as error:
+    sys.exit(f"chapters: {error}: pip install -r requirements.txt")
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a script sees its own folder only
@@ -167,11 +171,13 @@ def execute(notebooks: list[tuple[str, NotebookNode]]) -> set[str]:
             resources = {"metadata": {"path": str(CHAPTERS)}}
             client = NotebookClient(nb, timeout=600, resources=resources, record_timing=False)
             try:
-                await client.async_execute()
+                # What cells write to stderr comes as output; the rest is the kernel's own talk.
+                await client.async_execute(stderr=subprocess.DEVNULL)
             except (CellExecutionError, DeadKernelError) as error:
                 failed.add(name)
-                said = getattr(error, "evalue", str(error))
-                print(f"{name}: FAILED: {getattr(error, 'ename', 'kernel died')}: {said}")
+                kind, said = getattr(error, "ename", "kernel died"), getattr(error, "evalue", error)
+                hint = ": pip install -r requirements.txt" * (kind == "ModuleNotFoundError")
+                print(f"{name}: FAILED: {kind}: {said}{hint}")
                 return
             finally:
                 nb.metadata.language_info = {"name": "python", "file_extension": ".py",
