@@ -550,3 +550,12 @@ def test_layer_norm_without_bias_is_one_with_bias_zero(dtype):
     bare, full = (LayerNorm(4, bias=bias, dtype=dtype)(x) for bias in (False, True))
     assert bare.dtype == dtype
     assert (bare.data == full.data).all()
+
+
+def test_load_arrays_names_the_first_three_faults():
+    with pytest.raises(ValueError) as error:
+        tiny_gpt().load_arrays({})
+    assert str(error.value) == (
+        "arrays do not fit the model: wte.weight is missing; wpe.weight is missing; "
+        "h.0.ln_1.weight is missing"
+    )

@@ -556,3 +556,38 @@ def test_ids_and_targets_may_be_lists():
     assert ops.scatter_add(w, [1, 1], n=2).data.tolist() == [[0.0, 0.0], [4.0, 7.0]]
     listed, array = (F.cross_entropy(w, t).item() for t in ([1, 0], np.array([1, 0])))
     assert listed == array
+
+
+def slopes(op, *values):
+    """The gradients of a scalar function at one point, a kink perhaps."""
+    leaves = [Tensor(np.array(value), requires_grad=True) for value in values]
+    op(*leaves).backward()
+    return [leaf.grad.item() for leaf in leaves]
+
+
+def test_the_power_s_slopes_where_logarithms_and_reciprocals_fail():
+    assert slopes(ops.power, 0.0, 0.0)[0] == 0  # x^0 is 1
+    assert slopes(ops.power, 3.0, 0.0) == [0, math.log(3)]
+    assert slopes(ops.power, 3.0, 1.0) == [1, pytest.approx(3 * math.log(3))]
+    assert slopes(ops.power, 0.0, 2.0) == [0, 0]
+    assert slopes(ops.power, -1.5, 2.0) == [-3, 0]  # no derivative in y: 0
+    x = Tensor(np.array([0.0, 2.0, -3.0]), requires_grad=True)
+    ops.sum(x ** np.array([0.0, 1.0, 2.0])).backward()
+    np.testing.assert_array_equal(x.grad, [0, 1, -6])
+
+
+def test_relu_passes_nothing_at_its_kink():
+    assert slopes(ops.relu, 0.0) == [0]
+
+
+def test_log_softmax_shifts_each_row_by_its_own_maximum():
+    x = np.array([[1000.0, 0.0], [-1000.0, -1001.0]])
+    out = F.log_softmax(Tensor(x)).data
+    np.testing.assert_allclose(out, [[0, -1000], [-0.31326169, -1.31326169]], rtol=1e-8)
+
+
+def test_split_without_an_axis_and_into_one():
+    x = Tensor(np.arange(6.0).reshape(2, 3))
+    np.testing.assert_array_equal(ops.split(x, 2)[1].data, [[3, 4, 5]])
+    (whole,) = ops.split(x, 1, axis=1)
+    np.testing.assert_array_equal(whole.data, x.data)

@@ -156,3 +156,66 @@ def test_errors():
         SGD([x, leaf(1.0, dtype="float32")], lr=1.0)
     with pytest.raises(ValueError, match="requires_grad"):
         SGD([Tensor([1.0])], lr=1.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SGD([], lr=1.0), "an optimizer needs at least one parameter"),
+        (lambda: SGD([x := leaf(1.0), x], lr=1.0), "a parameter was given to the optimizer twice"),
+        (
+            lambda: SGD([Tensor([1.0])], lr=1.0),
+            "parameters must have requires_grad and be of one dtype",
+        ),
+    ],
+)
+def test_errors_to_the_letter(make, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        make()
+
+
+def test_adam_against_its_formulas_over_several_steps():
+    """eps as large as the gradients, so that its place and sign show; t grows from 1 to 5."""
+    x, b1, b2, eps, lr = leaf(0.5, -2.0), 0.8, 0.9, 0.3, 0.1
+    optimizer = Adam([x], lr=lr, betas=(b1, b2), eps=eps)
+    wanted, m, v = x.data.copy(), np.zeros(2), np.zeros(2)
+    for t in range(1, 6):
+        g = np.array([0.1 * t, -0.4 / t])
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
+        wanted -= lr * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
+        x.grad[...] = g
+        optimizer.step()
+        assert optimizer.steps == t
+        np.testing.assert_allclose(x.data, wanted, rtol=1e-14)
+
+
+def test_defaults_are_those_of_the_papers():
+    x = leaf(1.0)
+    adam, adamw, sgd = Adam([x], lr=1.0), AdamW([leaf(1.0)], lr=1.0), SGD([leaf(1.0)], lr=1.0)
+    assert (adam.betas, adam.eps) == ((0.9, 0.999), 1e-8)
+    assert (adamw.betas, adamw.eps, adamw.weight_decay) == ((0.9, 0.95), 1e-8, 0.1)
+    assert sgd.momentum == 0
+    assert warmup_cosine(9, lr=1.0, warmup=0, steps=10) == pytest.approx(0.1)
+
+
+def test_a_gradient_taken_away_is_zero_and_back_in_the_buffer():
+    x, y = leaf(1.0), leaf(1.0)
+    optimizer = SGD([x, y], lr=1.0)
+    x.grad = None
+    optimizer.step()
+    assert x.grad is not None and np.shares_memory(x.grad, optimizer.grad)
+    (x * 2.0 + y).sum().backward()
+    np.testing.assert_array_equal(optimizer.grad, [2, 1])
+
+
+def test_the_schedule_stays_at_its_end():
+    options = {"lr": 2.0, "warmup": 4, "steps": 21, "final": 0.1}
+    assert warmup_cosine(30, **options) == pytest.approx(0.2)
+    assert warmup_cosine(1, lr=2.0, warmup=0, steps=2, final=0.5) == pytest.approx(1.0)
+
+
+def test_clipping_keeps_the_dtype():
+    a = leaf(0.0, dtype="float32")
+    a.grad = np.array([5.0], "float32")
+    assert clip_grad_norm([a], 1.0).dtype == np.float32
+    assert a.grad.dtype == np.float32

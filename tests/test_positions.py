@@ -127,3 +127,8 @@ def test_the_slopes_are_a_geometric_sequence(n_head):
 def test_errors_name_what_is_wrong(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_one_position_is_enough():
+    np.testing.assert_array_equal(sinusoids(1, 4), [[0, 1, 0, 1]])
+    np.testing.assert_array_equal(alibi_bias(2, 1), np.zeros((2, 1, 1)))
