@@ -559,3 +559,10 @@ def test_load_arrays_names_the_first_three_faults():
         "arrays do not fit the model: wte.weight is missing; wpe.weight is missing; "
         "h.0.ln_1.weight is missing"
     )
+
+
+@pytest.mark.parametrize("make", [Linear, Embedding])
+def test_initial_weights_have_mean_0_and_their_standard_deviation(make):
+    weight = make(300, 200, rng=np.random.default_rng(0), std=0.5).weight.data
+    assert abs(weight.mean()) < 0.01  # 5 standard errors
+    assert weight.std() == pytest.approx(0.5, rel=0.02)

@@ -591,3 +591,45 @@ def test_split_without_an_axis_and_into_one():
     np.testing.assert_array_equal(ops.split(x, 2)[1].data, [[3, 4, 5]])
     (whole,) = ops.split(x, 1, axis=1)
     np.testing.assert_array_equal(whole.data, x.data)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: F.cross_entropy(ones(2, 5), ids([-1, -1]), ignore_index=-1),
+         "cross_entropy: no target counts"),
+        (lambda: F.cross_entropy(ones(2, 3, 5), ids([0, 1])),
+         "logits (2, 3, 5) need targets (2, 3), got (2,)"),
+        (lambda: attention(*[ones(2, 3)] * 3, bias=math.inf),
+         "bias must be numbers below inf, -inf where a key is forbidden"),
+        (lambda: ops.matmul(ones(2), 2.0),
+         "matmul needs arrays of 1 dimension or more, got (2,), ()"),
+    ],
+)  # fmt: skip
+def test_messages_to_the_letter(call, message):
+    with pytest.raises(ValueError) as error:
+        call()
+    assert str(error.value) == message
+
+
+def test_rows_of_very_different_size_do_not_disturb_each_other():
+    x = np.array([[1000.0, 999.0], [-1000.0, -1001.0]])
+    p = 1 / (1 + math.exp(-1))
+    np.testing.assert_allclose(F.softmax(Tensor(x)).data, [[p, 1 - p]] * 2)
+    loss = F.cross_entropy(Tensor(x), [0, 1]).item()
+    assert loss == pytest.approx(-(math.log(p) + math.log(1 - p)) / 2)
+
+
+def test_cross_entropy_at_the_ends_of_its_options():
+    logits = np.array([[0.0, math.log(3)], [1.0, 1.0]])
+    uniform = F.cross_entropy(Tensor(logits), [0, 1], label_smoothing=1.0).item()
+    rows = [-(math.log(0.25) + math.log(0.75)) / 2, math.log(2)]
+    assert uniform == pytest.approx(sum(rows) / 2)
+    one_token = F.cross_entropy(Tensor(np.zeros((2, 1))), [-1, 0], ignore_index=-1)
+    assert one_token.item() == 0  # an ignored target stands for token 0, the only one there is
+
+
+def test_a_tie_shares_the_gradient_of_the_maximum():
+    x = Tensor(np.array([[2.0, 2.0, 1.0], [0.0, 3.0, 3.0]]), requires_grad=True)
+    ops.max(x, axis=1).backward(np.array([1.0, 4.0]))
+    np.testing.assert_array_equal(x.grad, [[0.5, 0.5, 0], [0, 2, 2]])
