@@ -566,3 +566,12 @@ def test_initial_weights_have_mean_0_and_their_standard_deviation(make):
     weight = make(300, 200, rng=np.random.default_rng(0), std=0.5).weight.data
     assert abs(weight.mean()) < 0.01  # 5 standard errors
     assert weight.std() == pytest.approx(0.5, rel=0.02)
+
+
+def test_a_layer_norm_has_an_offset_unless_it_is_told_not_to():
+    plain, bare = LayerNorm(4), LayerNorm(4, bias=False)
+    assert [name for name, _ in plain.named_parameters()] == ["weight", "bias"]
+    assert [name for name, _ in bare.named_parameters()] == ["weight"]
+    assert {p.dtype for p in plain.parameters()} == {np.dtype("float32")}
+    x = Tensor(np.random.default_rng(0).normal(size=(2, 4)).astype("float32"))
+    np.testing.assert_array_equal(plain(x).data, bare(x).data)

@@ -602,6 +602,9 @@ def test_split_without_an_axis_and_into_one():
          "logits (2, 3, 5) need targets (2, 3), got (2,)"),
         (lambda: attention(*[ones(2, 3)] * 3, bias=math.inf),
          "bias must be numbers below inf, -inf where a key is forbidden"),
+        (lambda: causal_attention(ones(2, 3), ones(2, 4), ones(2, 3)),
+         "causal_attention: q (2, 3), k (2, 4), v (2, 3) must agree as "
+         "(..., Tq, D), (..., Tk, D), (..., Tk, Dv) with Tk >= 1"),
         (lambda: ops.matmul(ones(2), 2.0),
          "matmul needs arrays of 1 dimension or more, got (2,), ()"),
     ],
