@@ -9,18 +9,15 @@
 - A kink has no derivative: it is reported, not passed. A random function is refused.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from minigpt.backend import read_only, to_numpy, xp
 from minigpt.tensor import Tensor, no_grad
-
-STEPS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)  # times the argument's largest value, or 1
+from minigpt.witness import EPS, size_of, slope
 
 
 class GradientError(ValueError):
@@ -130,11 +127,13 @@ def _projection(f: Callable[[], Tensor], g: Any) -> Callable[[], np.ndarray]:
 
 def _compare(name: str, phi: Callable, leaf: Tensor, u: np.ndarray, dx: np.ndarray) -> Comparison:
     """The derivative along u, from the tape and from differences."""
-    size = max(1.0, float(np.abs(to_numpy(leaf.data)).max(initial=0)))
-    difference, noise = _difference(name, lambda t: _shifted(phi, leaf, t * size * u))
-    difference, noise = difference / size, noise / size
-    tape = float((dx * u).sum())
+    size = size_of(to_numpy(leaf.data))
+    found = slope(lambda t: _shifted(phi, leaf, t * u), size)
+    if found.kink:
+        raise GradientError(f"{name}: kink: slopes left and right differ by {abs(found.kink):.3g}")
+    difference, tape = float(found.value), float((dx * u).sum())
     # Below noise / 1e-9 a difference has fewer than nine good digits: no smaller scale is fair.
+    noise = 1e3 * EPS * float(np.abs(phi()).sum()) / size
     scale = max(abs(tape), abs(difference), noise / 1e-9)
     return Comparison(name, abs(tape - difference) / scale if scale else 0.0, tape, difference)
 
@@ -154,25 +153,3 @@ def _shifted(phi: Callable, leaf: Tensor, change: np.ndarray) -> np.ndarray:
         return phi()
     finally:
         leaf.data = data
-
-
-def _difference(name: str, phi: Callable[[float], np.ndarray]) -> tuple[float, float]:
-    """The derivative of sum(phi(t)) at t = 0, and the size of its rounding noise.
-
-    Central differences at h and 2h, extrapolated to h = 0 (Richardson): the error is of order
-    h**4. Of several h the best is where neighbours agree most: large h truncates, small h rounds.
-    """
-    centre = phi(0.0)
-    estimates, bends = [], []
-    for h in STEPS:
-        up, down, up2, down2 = (phi(t) for t in (h, -h, 2 * h, -2 * h))
-        near, far = (up - down).sum() / (2 * h), (up2 - down2).sum() / (4 * h)
-        estimates.append((4 * near - far) / 3)
-        bends.append(np.abs(up - 2 * centre + down).sum() / h)  # goes to 0 with h if smooth
-    gaps = [abs(a - b) for a, b in pairwise(estimates)]
-    best = min(range(len(gaps)), key=lambda i: gaps[i] if math.isfinite(gaps[i]) else math.inf)
-    rounding = np.finfo(float).eps * np.abs(centre).sum()
-    least = max(1e-4 * np.abs(up - down).sum(), 100 * rounding) / STEPS[-1]
-    if bends[-1] > max(0.5 * bends[-2], least):
-        raise GradientError(f"{name}: kink: slopes left and right differ by {bends[-1]:.3g}")
-    return float(estimates[best + 1]), float(rounding / STEPS[best + 1])

@@ -11,6 +11,7 @@ import numpy as np
 
 from minigpt.backend import to_numpy
 from minigpt.tensor import Tensor
+from minigpt.witness import central_differences, complex_step, rel_error
 
 
 class CheckFailed(AssertionError):
@@ -43,18 +44,6 @@ def check(
     print(f"check {name}: {worst:.3g} {sign} {bound:g}")
 
 
-def rel_error(got: Any, want: Any) -> float:
-    """The largest difference of two arrays, as a share of the largest value in either.
-
-    Raises: ValueError if the shapes differ: broadcasting would hide a lost axis.
-    """
-    got, want = (np.asarray(to_numpy(getattr(x, "data", x))) for x in (got, want))
-    if got.shape != want.shape:
-        raise ValueError(f"shapes differ: {got.shape} and {want.shape}")
-    size = max(np.abs(got).max(initial=0), np.abs(want).max(initial=0))
-    return float(np.abs(got - want).max(initial=0) / size) if size else 0.0
-
-
 def show_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print rows under a header, in columns. Floats get four digits, None a dash."""
     cells = [list(header), *([_cell(value) for value in row] for row in rows)]
@@ -71,38 +60,6 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
-
-
-def central_differences(phi: Callable[[np.ndarray], float], x: Any, h: float = 1e-3) -> np.ndarray:
-    """The gradient of the number phi(x) by differences, with an error of order h**4.
-
-    Central differences at h and 2h, extrapolated to h = 0 (Richardson). x: float64, any shape.
-    """
-    x = np.asarray(x, dtype=float)
-
-    def slope(index, step):
-        shift = np.zeros(x.shape)
-        shift[index] = step
-        return (phi(x + shift) - phi(x - shift)) / (2 * step)
-
-    out = np.zeros(x.shape)
-    for index in np.ndindex(x.shape):
-        out[index] = (4 * slope(index, h) - slope(index, 2 * h)) / 3
-    return out
-
-
-def complex_step(phi: Callable[[np.ndarray], complex], x: Any) -> np.ndarray:
-    """The gradient of an analytic phi: Im phi(x + ih) / h, which subtracts nothing.
-
-    phi must accept complex arrays and use no abs, max or comparison. x: float64, any shape.
-    """
-    x, h = np.asarray(x, dtype=float), 1e-30
-    out = np.zeros(x.shape)
-    for index in np.ndindex(x.shape):
-        moved = x.astype(complex)
-        moved[index] += 1j * h
-        out[index] = np.imag(phi(moved)) / h
-    return out
 
 
 def witnesses(
