@@ -12,9 +12,11 @@ import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from minigpt import __version__, data
+from minigpt.audit import EXAMPLE, gradcheck
 from minigpt.backend import xp
 from minigpt.checkpoint import Checkpoint, load_checkpoint
 from minigpt.coverage import CHAPTERS, coverage_table, find_chapters, problems, read_chapter
+from minigpt.derivations import verify
 from minigpt.evaluate import Score, nats_per_token, score_baselines
 from minigpt.generate import generate
 from minigpt.model import GPT, GPTConfig
@@ -27,10 +29,9 @@ CHECKPOINT_HELP = "a checkpoint, or the folder of a run (default: the latest run
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Parse the arguments and run the command that they name. Raises ValueError on bad input."""
+    """Run the command that the arguments name; its exit code. Raises ValueError on bad input."""
     args = _parser().parse_args(argv)
-    args.command(args)
-    return 0
+    return args.command(args) or 0
 
 
 # --- commands ---
@@ -256,6 +257,13 @@ def _parser() -> Parser:
     sub.add_argument("--data", help="a corpus (default: the one it was trained on)")
     sub = command(chapters, "chapters", "", " --folder my_chapters")
     sub.add_argument("--folder", default=CHAPTERS, help="where the notebooks are")
+    _add_verify_options(command(
+        verify, "verify", " --template layer_norm", " my_derivation.py",
+        " my_notebook.ipynb --html report.html",
+    ))  # fmt: skip
+    sub = command(gradcheck, "gradcheck", "", f" {EXAMPLE}")
+    sub.add_argument("--out", metavar="FILE", help="write the table as CSV (default: no file)")
+    sub.add_argument("--figure", metavar="FILE", help="draw the errors as SVG (default: no file)")
     sub = command(info, "info", "", " --n-layer 12 --n-head 12 --n-embd 768")
     sub.add_argument("checkpoint", nargs="?", help="a checkpoint or a run (default: a new model)")
     add_options(sub, GPTConfig, "vocab_size")
@@ -267,6 +275,16 @@ def _add_train_options(sub: Parser) -> None:
     sub.add_argument("--resume", metavar="RUN", help="folder of a stopped run to go on with")
     add_options(sub, TrainConfig)
     add_options(sub, GPTConfig, "vocab_size")
+
+
+def _add_verify_options(sub: Parser) -> None:
+    sub.add_argument("files", nargs="*", help="derivation files, .py or .ipynb")
+    sub.add_argument("--json", action="store_true", help="print one JSON document instead")
+    sub.add_argument("--html", metavar="FILE", help="write a page with pictures of the errors")
+    sub.add_argument("--seconds", type=positive, default=60.0, help="limit a file (default: 60)")
+    sub.add_argument("--memory", type=positive, default=2048.0, help="MiB (default: 2048)")
+    sub.add_argument("--seed", type=int, default=0, help="other arguments are drawn (default: 0)")
+    sub.add_argument("--template", metavar="NAME", help="write a file to begin with, or `list`")
 
 
 def _add_sample_options(sub: Parser) -> None:

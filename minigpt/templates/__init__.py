@@ -1,0 +1,1 @@
+"""Starter files for `python -m minigpt verify --template NAME`."""
