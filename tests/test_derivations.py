@@ -428,7 +428,7 @@ def test_memory_that_cannot_be_limited_is_a_note(monkeypatch):
         raise ValueError
 
     monkeypatch.setattr(resource, "setrlimit", no)
-    assert isolated.limit(100) == ["memory is not limited on this platform (ValueError)"]
+    assert isolated.limit(100, 60) == ["memory is not limited on this platform (ValueError)"]
 
 
 def test_a_crash_in_c_code_is_told(tmp_path):
