@@ -16,13 +16,13 @@ from minigpt.audit import EXAMPLE, gradcheck
 from minigpt.backend import xp
 from minigpt.checkpoint import Checkpoint, load_checkpoint
 from minigpt.coverage import CHAPTERS, coverage_table, find_chapters, problems, read_chapter
-from minigpt.derivations import verify
 from minigpt.evaluate import Score, nats_per_token, score_baselines
 from minigpt.generate import generate
 from minigpt.model import GPT, GPTConfig
 from minigpt.options import Parser, add_options, config_of, positive
 from minigpt.tokenizer import CharTokenizer
 from minigpt.train import TrainConfig, Trainer, fingerprint, saved_config
+from minigpt.verify.derivations import verify
 
 RUNS = Path("runs")
 CHECKPOINT_HELP = "a checkpoint, or the folder of a run (default: the latest run)"

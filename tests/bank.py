@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from minigpt.claims import Claim, Input
-from minigpt.judge import judge
-from minigpt.verify import diagnose
+from minigpt.verify.claims import Claim, Input
+from minigpt.verify.diagnosis import diagnose
+from minigpt.verify.judge import judge
 
 
 @dataclass(frozen=True)

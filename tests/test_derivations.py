@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minigpt import derivations, isolated
 from minigpt.__main__ import main
-from minigpt.derivations import Input, derivation, exit_code, run_file
-from minigpt.judge import judge
+from minigpt.verify import derivations, isolated
+from minigpt.verify.derivations import Input, derivation, exit_code, run_file
+from minigpt.verify.judge import judge
 from tests.test_report import strict
 
 HEAD = """
 import numpy as np
-from minigpt.derivations import Input, derivation
+from minigpt.verify import Input, derivation
 
 def softmax(x):
     e = np.exp(x - x.max(-1, keepdims=True))
@@ -229,7 +229,7 @@ def test_neighbours_can_be_imported_but_hide_no_library(tmp_path, monkeypatch):
         import os
         import sys
         from helper import HALF
-        from minigpt.derivations import derivation
+        from minigpt.verify import derivation
         assert "PYTHONPATH" not in os.environ and "elsewhere" not in str(sys.path)
         def f(x):
             return HALF * x * x + float(open("data.txt").read())

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from minigpt.claims import KINDS, Claim, Input
-from minigpt.judge import (
+from minigpt.verify.claims import KINDS, Claim, Input
+from minigpt.verify.judge import (
     check_bound,
     check_gradient,
     check_hessian,

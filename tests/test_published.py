@@ -10,8 +10,8 @@ import math
 import numpy as np
 import pytest
 
-from minigpt.claims import Claim, Input
-from minigpt.judge import judge, verdict_table
+from minigpt.verify.claims import Claim, Input
+from minigpt.verify.judge import judge, verdict_table
 
 PUBLISHED: dict[str, Claim] = {}
 REFUTED: dict[str, tuple[Claim, str]] = {}  # with the argument that is wrong, or "out"

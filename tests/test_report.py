@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from minigpt.page import as_page
-from minigpt.pictures import heat_map, relative_errors, v_curve
-from minigpt.report import as_json, as_text, summary, verdict_of, wrong_arguments
+from minigpt.verify.page import as_page
+from minigpt.verify.pictures import heat_map, relative_errors, v_curve
+from minigpt.verify.report import as_json, as_text, summary, verdict_of, wrong_arguments
 
 ROW = {"argument": "x", "witness": "differences", "error": 0.5, "index": [0, 1], "claimed": 2.0,
        "measured": 1.0, "tolerance": 1e-8, "why": "rounding"}  # fmt: skip

@@ -1,6 +1,6 @@
 """The mistakes that diagnose() knows, in the whole of a gradient: its shape, a factor, repeats.
 
-A Guess says how far a trial is from the truth once a mistake is undone. verify.py tries guesses,
+A Guess says how far a trial is from the truth once a mistake is undone. diagnosis.py tries guesses,
 the most specific first, on fresh inputs: one that leaves an error is no explanation. Mistakes that
 show at other values are in probes.py, those inside a formula in terms.py.
 """
@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minigpt.known import Known, recognised
-from minigpt.trials import Question, Trial, distance, trials
+from minigpt.verify.known import Known, recognised
+from minigpt.verify.trials import Question, Trial, distance, trials
 
 EXACT = 1e-6  # what may be left when a mistake is undone
 

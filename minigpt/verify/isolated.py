@@ -21,17 +21,17 @@ from typing import Any
 
 import numpy as np
 
-from minigpt import derivations
-from minigpt.claims import Claim, Diagnosis, Verdict
-from minigpt.judge import judge
-from minigpt.trials import as_question, listed, measure
-from minigpt.verify import diagnose
+from minigpt.verify import derivations
+from minigpt.verify.claims import Claim, Diagnosis, Verdict
+from minigpt.verify.diagnosis import diagnose
+from minigpt.verify.judge import judge
+from minigpt.verify.trials import as_question, listed, measure
 from minigpt.witness import rel_error, slope, spread
 
 PRINTED = 64 << 20  # bytes that a file may print or write
 STEPS = 10.0 ** np.arange(-1, -13.5, -0.5)  # of the V-curve, in units of the argument's size
 MARK = ('mark one with @derivation(of=f, x=("N", "C")), after '
-        "`from minigpt.derivations import derivation`")  # fmt: skip
+        "`from minigpt.verify import derivation`")  # fmt: skip
 
 
 class Refused(Exception):

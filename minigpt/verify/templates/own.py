@@ -5,7 +5,7 @@ python -m minigpt verify own_derivation.py
 
 import numpy as np
 
-from minigpt.derivations import derivation
+from minigpt.verify import derivation
 
 
 def f(x, w):
@@ -15,7 +15,7 @@ def f(x, w):
 
 # of: your function. Then each of its arguments with its shape: letters are lengths that are drawn
 # anew for every trial, numbers are fixed, () is a single number. Domains and integer ids:
-#     from minigpt.derivations import Input
+#     from minigpt.verify import Input
 #     x=Input(("N", "C"), low=0.1, high=2.0)      idx=Input(("N",), below="V")
 # Not a VJP? kind="gradient", "jacobian", "hessian", "identity", "optimum" or "bound".
 @derivation(of=f, x=("N", "C"), w=("C",))

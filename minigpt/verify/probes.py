@@ -11,8 +11,8 @@ from functools import partial
 
 import numpy as np
 
-from minigpt.patterns import EXACT, Bench, Guess
-from minigpt.trials import Trial, distance
+from minigpt.verify.patterns import EXACT, Bench, Guess
+from minigpt.verify.trials import Trial, distance
 
 # An argument's position; None stands for g.
 Place = int | None

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from minigpt.claims import Row, Verdict
-from minigpt.judge import verdict_table
+from minigpt.verify.claims import Row, Verdict
+from minigpt.verify.judge import verdict_table
 
 WORDS = {
     "holds": "holds", "wrong": "does not hold", "not written": "not written yet",

@@ -5,7 +5,7 @@ python -m minigpt verify layer_norm_derivation.py
 
 import numpy as np
 
-from minigpt.derivations import derivation
+from minigpt.verify import derivation
 
 
 def layer_norm(x, w, b, eps=1e-5):

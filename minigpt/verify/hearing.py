@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from minigpt.arguments import CAP, Found, call, finite, is_float, moved, result, value
-from minigpt.claims import Claim, Row
+from minigpt.verify.arguments import CAP, Found, call, finite, is_float, moved, result, value
+from minigpt.verify.claims import Claim, Row
 from minigpt.witness import (
     TINY,
     NotAnalytic,

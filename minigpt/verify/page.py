@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minigpt.pictures import heat_map, relative_errors, v_curve
-from minigpt.report import WORDS, summary, verdict_of, wrong_arguments
+from minigpt.verify.pictures import heat_map, relative_errors, v_curve
+from minigpt.verify.report import WORDS, summary, verdict_of, wrong_arguments
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --line: #d5dbe3; --page: #fff;

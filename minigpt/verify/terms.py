@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from minigpt.known import Known, Parts
-from minigpt.patterns import EXACT, Bench, Guess, share_name
-from minigpt.trials import Trial, distance
+from minigpt.verify.known import Known, Parts
+from minigpt.verify.patterns import EXACT, Bench, Guess, share_name
+from minigpt.verify.trials import Trial, distance
 
 # --- known operations -----------------------------------------------------------------------------
 

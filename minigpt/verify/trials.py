@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minigpt.claims import Claim
+from minigpt.verify.claims import Claim
 from minigpt.witness import gradient
 
 LEAST = 3  # length. Not 2: normalised, two numbers are always +1 and -1

@@ -5,7 +5,7 @@ python -m minigpt verify attention_derivation.py
 
 import numpy as np
 
-from minigpt.derivations import derivation
+from minigpt.verify import derivation
 
 
 def attention(q, k, v):

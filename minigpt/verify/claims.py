@@ -1,7 +1,7 @@
 """Claims about mathematics, in plain NumPy, and the form in which they are put to the test.
 
 A Claim is a function, what somebody says about it, and how its arguments are drawn: with lengths by
-letters, so that one claim is tried on many shapes. judge.py hears the witnesses; verify.py says
+letters, so that one claim is tried on many shapes. judge.py hears the witnesses; diagnosis.py says
 what went wrong.
 """
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minigpt.claims import Claim, Row
+from minigpt.verify.claims import Claim, Row
 from minigpt.witness import EPS
 
 CAP = 1e-6  # a witness that is uncertain by a larger share is not heard

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minigpt.claims import Claim, Input
-from minigpt.judge import judge
-from minigpt.patterns import share_name
-from minigpt.trials import as_question, draw, loosened, measure
-from minigpt.verify import diagnose
+from minigpt.verify.claims import Claim, Input
+from minigpt.verify.diagnosis import diagnose
+from minigpt.verify.judge import judge
+from minigpt.verify.patterns import share_name
+from minigpt.verify.trials import as_question, draw, loosened, measure
 from minigpt.witness import spread
 from tests import bank
 from tests.bank import RIGHT, UNUSUAL, WRONG, Entry

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from minigpt import patterns, probes, terms
-from minigpt.claims import Claim, Diagnosis, Verdict
-from minigpt.patterns import EXACT, Bench, Guess
-from minigpt.trials import ENTRIES, Question, Trial, as_question, loosened, measure
+from minigpt.verify import patterns, probes, terms
+from minigpt.verify.claims import Claim, Diagnosis, Verdict
+from minigpt.verify.patterns import EXACT, Bench, Guess
+from minigpt.verify.trials import ENTRIES, Question, Trial, as_question, loosened, measure
 from minigpt.witness import spread
 
 WRONG = 1e-7  # an error from which a gradient counts as wrong

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from minigpt.arguments import Found, prepared
-from minigpt.claims import Claim, Input, Row, Verdict
-from minigpt.hearing import hear_hessian, hear_jacobian, hear_vjp
-from minigpt.values import hear_elsewhere, hear_optimum, hear_values
+from minigpt.verify.arguments import Found, prepared
+from minigpt.verify.claims import Claim, Input, Row, Verdict
+from minigpt.verify.hearing import hear_hessian, hear_jacobian, hear_vjp
+from minigpt.verify.values import hear_elsewhere, hear_optimum, hear_values
 
 
 def judge(

@@ -5,7 +5,7 @@ python -m minigpt verify matmul_derivation.py
 
 import numpy as np
 
-from minigpt.derivations import derivation
+from minigpt.verify import derivation
 
 
 def matmul(x, w):

@@ -1,6 +1,6 @@
 """Derivation files: mark what you derived, and have it judged in a process of its own.
 
-    from minigpt.derivations import derivation
+    from minigpt.verify import derivation
 
     @derivation(of=layer_norm, x=("N", "C"), w=("C",), b=("C",))
     def layer_norm_vjp(g, x, w, b): ...
@@ -25,16 +25,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from minigpt.claims import Claim, Input
-from minigpt.page import as_page
-from minigpt.report import as_json, as_text
+from minigpt.verify.claims import Claim, Input
+from minigpt.verify.page import as_page
+from minigpt.verify.report import as_json, as_text
 
 __all__ = ["Input", "derivation", "run_file"]  # all that a derivation file needs
 
 FOUND: list[Claim] = []  # what is marked while a file runs, in its order
 TEMPLATES = Path(__file__).parent / "templates"
 START = ("import json, sys; job = json.loads(sys.argv[1]); sys.path[:] = job['path']; "
-         "from minigpt.isolated import main; main(job)")  # fmt: skip
+         "from minigpt.verify.isolated import main; main(job)")  # fmt: skip
 GRACE = 0.5  # seconds beyond --seconds for the process to start
 
 
@@ -134,7 +134,7 @@ def _hanging(trace: str, shown: str) -> str:
 def _import_path() -> list[str]:
     """Ours first, then where this process imports from, but not the folder it was started in."""
     here = {"", os.getcwd()}
-    home = str(Path(__file__).parent.parent)
+    home = str(Path(__file__).parents[2])
     return [home, *(entry for entry in sys.path if entry not in here | {home})]
 
 

@@ -5,7 +5,7 @@ python -m minigpt verify cross_entropy_derivation.py
 
 import numpy as np
 
-from minigpt.derivations import Input, derivation
+from minigpt.verify import Input, derivation
 
 
 def cross_entropy(logits, targets):

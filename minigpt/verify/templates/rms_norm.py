@@ -5,7 +5,7 @@ python -m minigpt verify rms_norm_derivation.py
 
 import numpy as np
 
-from minigpt.derivations import derivation
+from minigpt.verify import derivation
 
 
 def rms_norm(x, w, eps=1e-5):

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from minigpt.arguments import CAP, Found, call, finite, is_float, prepared, result, value
-from minigpt.claims import Claim, Row
+from minigpt.verify.arguments import CAP, Found, call, finite, is_float, prepared, result, value
+from minigpt.verify.claims import Claim, Row
 from minigpt.witness import gradient, size_of, slope, spread, worst_index
 
 # Scales of further draws, where the domain is all numbers. Far out, right identities are lost in
