@@ -29,7 +29,8 @@ from minigpt.lab import (
     show_table,
     witnesses,
 )
-from minigpt.optim import SGD, Adam, warmup_cosine
+from minigpt.optim import SGD, Adam
+from minigpt.schedules import warmup_cosine
 from minigpt.tensor import Tensor
 from minigpt.tokenizer import CharTokenizer
 

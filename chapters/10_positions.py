@@ -27,8 +27,9 @@ from minigpt.drawing import BLUE, GREEN, GREY, RED, SKY, YELLOW, plt, save_figur
 from minigpt.evaluate import nats_per_token, score_baselines
 from minigpt.lab import attempt, central_differences, check, rel_error, show_table, witnesses
 from minigpt.model import GPT, GPTConfig
-from minigpt.optim import AdamW, clip_grad_norm, warmup_cosine
+from minigpt.optim import AdamW, clip_grad_norm
 from minigpt.positions import alibi_bias, rotary, sinusoids
+from minigpt.schedules import warmup_cosine
 from minigpt.tensor import Tensor, no_grad
 from minigpt.tokenizer import CharTokenizer
 

@@ -1,4 +1,4 @@
-"""Optimizers over one flat buffer of parameters and one of gradients; clipping; the schedule.
+"""Optimizers over one flat buffer of parameters and one of gradients; clipping.
 
 An optimizer moves its parameters' data and gradients into two flat arrays, of which each
 parameter keeps a view. An update is then a few array operations over the whole model. It runs in
@@ -163,16 +163,3 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float):
     for g in grads:
         g *= scale
     return norm
-
-
-def warmup_cosine(step: int, *, lr: float, warmup: int, steps: int, final: float = 0.1) -> float:
-    """The learning rate of a step, counted from 0.
-
-    Linear from lr / warmup to lr over the first `warmup` steps, because Adam's first steps rest on
-    few gradients; then half a cosine down to final * lr at the last of `steps` steps.
-    Source: Loshchilov & Hutter 2016, arXiv:1608.03983.
-    """
-    if step < warmup:
-        return lr * (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, steps - 1 - warmup))
-    return lr * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress)))

@@ -28,7 +28,8 @@ from minigpt.backend import xp
 from minigpt.checkpoint import Checkpoint, CheckpointError, save_checkpoint, write_whole
 from minigpt.evaluate import nats_per_token
 from minigpt.model import GPT, option
-from minigpt.optim import AdamW, clip_grad_norm, warmup_cosine
+from minigpt.optim import AdamW, clip_grad_norm
+from minigpt.schedules import warmup_cosine
 from minigpt.tokenizer import CharTokenizer
 
 _COUNTERS = ("step", "planned", "elapsed", "best", "losses", "log")  # kept in a checkpoint

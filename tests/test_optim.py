@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from minigpt import ops  # noqa: F401 - binds the operators
-from minigpt.optim import CHUNK, SGD, Adam, AdamW, clip_grad_norm, warmup_cosine
+from minigpt.optim import CHUNK, SGD, Adam, AdamW, clip_grad_norm
+from minigpt.schedules import warmup_cosine
 from minigpt.tensor import Tensor
 
 

@@ -12,7 +12,8 @@ from minigpt import functional as F
 from minigpt.checkpoint import CheckpointError, load_checkpoint
 from minigpt.evaluate import nats_per_token
 from minigpt.model import GPT, GPTConfig
-from minigpt.optim import AdamW, clip_grad_norm, warmup_cosine
+from minigpt.optim import AdamW, clip_grad_norm
+from minigpt.schedules import warmup_cosine
 from minigpt.tokenizer import CharTokenizer
 from minigpt.train import TrainConfig, Trainer, TrainingError
 
