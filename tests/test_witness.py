@@ -273,6 +273,13 @@ def test_a_nan_is_the_worst():
     assert worst_index(lambda v: float((error * v)[v != 0].sum()), np.ones(3)) == (1,)
 
 
+@pytest.mark.parametrize("f", NOT_ANALYTIC.values(), ids=NOT_ANALYTIC)
+def test_a_gradient_takes_no_complex_step_that_differences_do_not_confirm(f):
+    got = gradient(lambda x: np.asarray(f(x)), X, RNG)
+    want = [slope(lambda t, u=u: np.asarray(f(X + t * u)).reshape(-1)).value for u in np.eye(6)]
+    np.testing.assert_allclose(got, want, rtol=1e-7, atol=1e-7)
+
+
 def test_the_gradient_entry_by_entry():
     for f, derivative, tolerance in (
         (np.exp, np.exp, 1e-15),

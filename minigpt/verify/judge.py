@@ -23,21 +23,30 @@ from minigpt.verify.claims import Claim, Input, Row, Verdict
 from minigpt.verify.hearing import hear_hessian, hear_jacobian, hear_vjp
 from minigpt.verify.values import hear_elsewhere, hear_optimum, hear_values
 
+LARGE = 100_000  # numbers in all arguments together
+
 
 def judge(
-    claim: Claim, *, seed: int = 0, trials: int = 3, sizes: dict[str, int] | None = None
+    claim: Claim,
+    *,
+    seed: int = 0,
+    trials: int | None = None,
+    sizes: dict[str, int] | None = None,
 ) -> Verdict:
     """Hear the witnesses on freshly drawn arguments; for each keep the worst row.
 
-    trials: how often arguments are drawn, each time on other shapes. sizes: fixes some lengths.
+    trials: how often arguments are drawn, each time on other shapes: 3 times, but large ones once,
+            of which one draw has entries enough. sizes: fixes some lengths.
     Raises: ValueError if f or the claim raises, differs between two calls, or returns another
             number of gradients, another shape, another dtype or something that is not finite.
     """
-    if trials < 1:
+    if trials is not None and trials < 1:
         raise ValueError(f"{claim.name}: trials must be at least 1, got {trials}")
-    rng, found = np.random.default_rng(seed), []
-    for _ in range(trials):
-        found.append(_hear(claim, claim.draw(rng, sizes), rng))
+    rng, found = np.random.default_rng(seed), list[Found]()
+    arrays = claim.draw(rng, sizes)
+    for turn in range(trials or (1 if sum(map(np.size, arrays)) > LARGE else 3)):
+        arrays = claim.draw(rng, sizes) if turn else arrays
+        found.append(_hear(claim, arrays, rng))
         if claim.kind in ("identity", "bound"):
             found += hear_elsewhere(claim, rng, sizes)
     return _verdict(claim, found)

@@ -157,7 +157,8 @@ def cotangent_ignored(bench: Bench, k: int) -> Iterator[Guess]:
 
     def gap(t: Trial) -> float:
         ones = t.at(g=np.ones_like(t.g))
-        return max(distance(ones.said[k], t.said[k]), ones.error(k))
+        same = distance(ones.said[k], t.said[k])
+        return same if same > EXACT else max(same, ones.error(k))
 
     if bench.question.differentiated:
         yield Guess("cotangent ignored", "it does not depend on g, and is right if g is all ones",

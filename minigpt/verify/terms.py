@@ -4,6 +4,7 @@ For a known operation its terms are at hand by name. For any other, terms and fa
 from what there is: g, the arguments, the output, their means and norms.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -88,11 +89,9 @@ def missing_factor(bench: Bench, k: int) -> Iterator[Guess]:
 
 
 def _multiple(bench: Bench, k: int, name: str, t: Trial) -> float:
-    value = _quantities(bench, k, t).get(name)
-    if value is None:  # not finite here
-        return math.inf
-    got, true = t.said[k] * value, t.true(k)
-    if got.shape != true.shape:
+    value, true = _quantities(bench, k, t)[name](), t.true(k)
+    got = t.said[k] * value
+    if got.shape != true.shape or not np.isfinite(value).all():
         return math.inf
     known = np.isfinite(true)
     size = float((got[known] ** 2).sum())
@@ -101,22 +100,31 @@ def _multiple(bench: Bench, k: int, name: str, t: Trial) -> float:
     return distance(share * got, true) if simple else math.inf
 
 
-def _quantities(bench: Bench, k: int, t: Trial) -> dict[str, np.ndarray]:
+Make = Callable[[], np.ndarray]  # an array that is made when it is asked for: it may be large
+
+# What a factor may be: of each argument and of f, and of each axis of the input.
+OF_VALUES: dict[str, Callable] = {
+    "{}": lambda a: a, "1/{}": lambda a: 1 / a, "{}^2": lambda a: a * a,
+    "1/{}^2": lambda a: 1 / (a * a), "(1 - {})": lambda a: 1 - a, "(1 + {})": lambda a: 1 + a,
+    "exp({})": lambda a: np.exp(a), "exp(-{})": lambda a: np.exp(-a),
+}  # fmt: skip
+OF_ROWS: dict[str, Callable] = {
+    "the norm over axis {}": lambda x, i: np.linalg.norm(x, axis=i, keepdims=True),
+    "1/norm over axis {}": lambda x, i: 1 / np.linalg.norm(x, axis=i, keepdims=True),
+    "std over axis {}": lambda x, i: x.std(i, keepdims=True),
+    "1/std over axis {}": lambda x, i: 1 / x.std(i, keepdims=True),
+}
+
+
+def _quantities(bench: Bench, k: int, t: Trial) -> dict[str, Make]:
     """What a factor may be, by name, in shapes that broadcast against the k-th gradient."""
     x = t.x(k)
-    inputs = {bench.names[i]: t.args[i] for i in bench.floats()}
-    f = t.out[..., None] if t.out.ndim == x.ndim - 1 else t.out  # one number for each row
-    found: dict[str, np.ndarray] = {}
-    with np.errstate(all="ignore"):
-        for n, a in {**inputs, "f": f}.items():
-            found |= {n: a, f"1/{n}": 1 / a, f"{n}^2": a * a, f"1/{n}^2": 1 / (a * a),
-                      f"(1 - {n})": 1 - a, f"(1 + {n})": 1 + a, f"exp({n})": np.exp(a),
-                      f"exp(-{n})": np.exp(-a)}  # fmt: skip
-        for axis in range(x.ndim):
-            norm, std = np.sqrt((x * x).sum(axis, keepdims=True)), x.std(axis, keepdims=True)
-            found |= {f"the norm over axis {axis}": norm, f"1/norm over axis {axis}": 1 / norm,
-                      f"std over axis {axis}": std, f"1/std over axis {axis}": 1 / std}  # fmt: skip
-    return {n: a for n, a in found.items() if np.isfinite(a).all()}
+    values = {bench.names[i]: t.args[i] for i in bench.floats()}
+    values["f"] = t.out[..., None] if t.out.ndim == x.ndim - 1 else t.out  # one number for each row
+    found = {name.format(n): partial(of, a)
+             for n, a in values.items() for name, of in OF_VALUES.items()}  # fmt: skip
+    return found | {name.format(axis): partial(of, x, axis)
+                    for axis in range(x.ndim) for name, of in OF_ROWS.items()}  # fmt: skip
 
 
 # Slopes of common functions in terms of their output: an outer function left underived.
@@ -175,9 +183,8 @@ def _mirrored(k: int, i: int | None, t: Trial) -> float:
     if a.ndim < 2:
         return math.inf
     a = a.swapaxes(-1, -2)
-    return t.gap(
-        k, _plus(t.said[k], (t.ask(a, t.args) if i is None else t.ask(t.g, t.put(i, a)))[k])
-    )
+    said = t.ask(a, t.args) if i is None else t.ask(t.g, t.put(i, a))
+    return t.gap(k, _plus(t.said[k], said[k]))
 
 
 def _other_half(k: int, j: int, t: Trial) -> float:
@@ -214,7 +221,7 @@ def missing_term(bench: Bench, k: int) -> Iterator[Guess]:
         return
     rest = first.true(k) - first.said[k]
     known = np.isfinite(rest)
-    for name, value in _terms(bench, k, first).items():
+    for name, value in ((name, make()) for name, make in _terms(bench, k, first).items()):
         size = float((value[known] ** 2).sum())
         c = float((rest[known] * value[known]).sum()) / size if size else 0.0
         yield Guess("missing term", f"{c:.6g} times {name} is not there",
@@ -222,26 +229,29 @@ def missing_term(bench: Bench, k: int) -> Iterator[Guess]:
 
 
 def _with_term(bench: Bench, k: int, name: str, c: float, t: Trial) -> float:
-    return t.gap(k, _plus(t.said[k], c * _terms(bench, k, t)[name]))
+    return t.gap(k, _plus(t.said[k], c * _terms(bench, k, t)[name]()))
 
 
-def _terms(bench: Bench, k: int, t: Trial) -> dict[str, np.ndarray]:
+def _terms(bench: Bench, k: int, t: Trial) -> dict[str, Make]:
     """What a whole term may be, by name, in the shape of the k-th gradient."""
     x = t.x(k)
     like = {bench.names[i]: t.args[i] for i in bench.floats() if t.args[i].shape == x.shape}
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, Make] = {}
     if t.out.shape == x.shape:
         like["f"] = t.out
-        found["g"] = t.g
+        found["g"] = lambda: t.g
     for n, a in like.items():
-        found[n] = a
+        found[n] = partial(np.asarray, a)
         if t.g.shape in (x.shape, ()):
-            found[f"g {n}"] = t.g * a
-    for n, a in list(found.items()):
-        for axis in range(x.ndim):
-            found[f"the mean of {n} over axis {axis}"] = a.mean(axis, keepdims=True) + 0 * x
-            found[f"the sum of {n} over axis {axis}"] = a.sum(axis, keepdims=True) + 0 * x
+            found[f"g {n}"] = partial(np.multiply, t.g, a)
+    for n, make in list(found.items()):
+        for axis, of in itertools.product(range(x.ndim), (np.mean, np.sum)):
+            found[f"the {of.__name__} of {n} over axis {axis}"] = partial(_over, of, make, axis, x)
     return found
+
+
+def _over(of: Callable, make: Make, axis: int, x: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(of(make(), axis, keepdims=True), x.shape)
 
 
 # What a row of the missing term may be made of: pattern, words, vectors from the input's row.

@@ -18,7 +18,7 @@ LEAST = 3  # length. Not 2: normalised, two numbers are always +1 and -1
 SEVERAL = 4  # trials: a hypothesis must hold on all of them
 NOTHING = np.empty(0)  # of a shape that no gradient has
 ENTRIES = 400  # of one argument, that are measured at most
-WORK = 2_000_000  # and fewer where all arrays together are large: entries times their size
+WORK = 1_000_000  # and fewer where all arrays together are large: entries times their size
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def draw(question: Question, seed: int, turn: int, square: bool = False) -> Tria
 def trials(question: Question, seed: int, square: bool = False) -> list[Trial]:
     """Fresh trials of a question, fewer where its arrays are large."""
     first = draw(question, seed, 0, square)
-    count = SEVERAL if sum(map(np.size, first.args)) < WORK / 20 else 2
+    count = SEVERAL if sum(map(np.size, first.args)) < WORK / 10 else 2
     return [first, *(draw(question, seed, turn, square) for turn in range(1, count))]
 
 
