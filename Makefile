@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test chapters check bench clean
+.PHONY: demo test chapters check bench mutants clean
 
 demo: .venv/installed  ## train a GPT for 90 seconds, compare it with n-grams, sample
 	$(BIN)/python -m minigpt demo
@@ -23,6 +23,9 @@ check: .venv/installed  ## style, types, spelling, and that the notebooks are wh
 bench: .venv/installed  ## a training step beside PyTorch's (installs it first)
 	$(BIN)/pip install --quiet -r benchmarks/requirements.txt
 	$(BIN)/python -m benchmarks.train_step
+
+mutants: .venv/installed  ## break the engine in 1,900 ways: which do the tests notice? 30 minutes
+	$(BIN)/python -m tools.mutants
 
 .venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

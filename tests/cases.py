@@ -137,6 +137,7 @@ SHAPES = [
     ((), (2, 3)),
     ((1, 1), (3,)),
     ((3, 3), (3,)),
+    ((1, 3, 4), (3, 1)),
 ]
 BINARY: list[tuple] = [
     (ops.add, np.add, normal, normal, ((0, 1),)),

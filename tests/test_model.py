@@ -286,6 +286,7 @@ def test_dropout_only_with_a_generator():
     assert not np.allclose(noisy[0], model(idx).data)
     x = Tensor(np.ones(3))
     assert Dropout(0.5)(x) is x
+    assert Dropout(0.0)(x, np.random.default_rng(0)) is x
 
 
 def test_a_tensor_used_twice_is_named_once():

@@ -362,6 +362,7 @@ def ones(*shape: int) -> Tensor:
 
 ERRORS = {
     "matmul: number": (lambda: ops.matmul(ones(2), 2.0), r"1 dimension or more, got \(2,\), \(\)"),
+    "matmul: number first": (lambda: ops.matmul(2.0, ones(2)), r"or more, got \(\), \(2,\)"),
     "mean: empty": (lambda: ops.mean(ones(0, 3), axis=0), r"over axis 0 of shape \(0, 3\)"),
     "var: empty": (lambda: ops.var(ones(3, 0)), r"over axis None of shape \(3, 0\)"),
     "split: none": (lambda: ops.split(ones(4), 0), "does not split into 0 parts"),
@@ -395,8 +396,8 @@ ERRORS = {
         r"needs weights of \(4,\), got \(4,\), \(1,\)",
     ),
     "rms_norm: w": (
-        lambda: F.rms_norm(ones(3, 4), ones(1)),
-        r"rms_norm: x \(3, 4\) needs weights of \(4,\), got \(1,\)",
+        lambda: F.rms_norm(ones(2, 3, 4), ones(1)),
+        r"rms_norm: x \(2, 3, 4\) needs weights of \(4,\), got \(1,\)",
     ),
     "embedding: kind": (
         lambda: F.embedding(ones(4, 2), ones(3)),
@@ -567,6 +568,7 @@ def slopes(op, *values):
 
 def test_the_power_s_slopes_where_logarithms_and_reciprocals_fail():
     assert slopes(ops.power, 0.0, 0.0)[0] == 0  # x^0 is 1
+    assert slopes(ops.power, 1e200, 0.0)[0] == 0  # though x^2 would overflow
     assert slopes(ops.power, 3.0, 0.0) == [0, math.log(3)]
     assert slopes(ops.power, 3.0, 1.0) == [1, pytest.approx(3 * math.log(3))]
     assert slopes(ops.power, 0.0, 2.0) == [0, 0]
@@ -636,3 +638,41 @@ def test_a_tie_shares_the_gradient_of_the_maximum():
     x = Tensor(np.array([[2.0, 2.0, 1.0], [0.0, 3.0, 3.0]]), requires_grad=True)
     ops.max(x, axis=1).backward(np.array([1.0, 4.0]))
     np.testing.assert_array_equal(x.grad, [[0.5, 0.5, 0], [0, 2, 2]])
+
+
+def test_dropout_drops_exactly_the_share_p():
+    """Of a generator's evenly spaced numbers 0, 1/8, ..., 7/8, those below p and no other."""
+
+    class Even:
+        def random(self, shape, dtype):
+            return (np.arange(8) / 8).astype(dtype).reshape(shape)
+
+    for p, kept in ((0.25, 6), (0.5, 4), (0.75, 2)):
+        out = F.dropout(ones(8), p=p, rng=Even()).data
+        np.testing.assert_allclose(out, [0] * (8 - kept) + [1 / (1 - p)] * kept)
+
+
+@pytest.mark.parametrize("op", [attention, causal_attention])
+def test_a_bias_below_the_range_of_float32_forbids_a_key_like_minus_infinity(op):
+    """-1e300 is finite, yet in float32 it is -inf: a whole row of it must not become 0 / 0."""
+    q, k, v = (Tensor(xp.asarray(normal, dtype="float32")) for normal in np.eye(3)[:, None] + 1)
+    q, k, v = (ops.concatenate(x, 2 * x) for x in (q, k, v))  # (2, 3)
+    far, never = (np.array([[0.0, 0.0], [low, 0.0]]) for low in (-1e300, -math.inf))
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(op(q, k, v, bias=far).data, op(q, k, v, bias=never).data)
+        with pytest.raises(ValueError, match="leaves a query no key to see"):
+            op(q, k, v, bias=np.full((2, 2), -1e300))
+
+
+@pytest.mark.parametrize("op, first", [(attention, 5.0), (causal_attention, 3.0)])
+def test_attention_with_scores_in_the_thousands(op, first):
+    """exp(2000) overflows; the second key has all the weight wherever it may be seen."""
+    q, k, v = (Tensor(xp.asarray(x)) for x in ([[1e3], [1e3]], [[1.0], [2.0]], [[3.0], [5.0]]))
+    np.testing.assert_array_equal(op(q, k, v).data, [[first], [5.0]])
+
+
+def test_a_norm_without_eps_is_exact():
+    x, one = Tensor(xp.asarray([[1.0, 3.0, 5.0, 7.0]])), ones(4)
+    centred = F.layer_norm(x, one, Tensor(xp.zeros(4)), eps=0).data
+    np.testing.assert_allclose(centred, [np.array([-3, -1, 1, 3]) / math.sqrt(5)], rtol=1e-14)
+    assert (F.rms_norm(x, one, eps=0).data ** 2).mean() == pytest.approx(1, rel=1e-14)

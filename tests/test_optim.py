@@ -220,3 +220,47 @@ def test_clipping_keeps_the_dtype():
     a.grad = np.array([5.0], "float32")
     assert clip_grad_norm([a], 1.0).dtype == np.float32
     assert a.grad.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (lambda params: SGD(params, lr=0.1, momentum=0.9), ["m"]),
+        (lambda params: AdamW(params, lr=0.1), ["m", "v"]),
+    ],
+    ids=["SGD", "AdamW"],
+)
+def test_a_run_goes_on_from_its_parameters_its_steps_and_its_buffers(make, names):
+    """What a checkpoint holds is all there is to know; the buffers' names are those in its file."""
+    x = leaf(1.0, -2.0)
+    old = make([x])
+    for t in range(6):
+        if t == 3:
+            y = Tensor(x.data.copy(), requires_grad=True)
+            new = make([y])
+            new.steps = old.steps
+            assert list(new.buffers()) == names
+            for name, buffer in new.buffers().items():
+                buffer[...] = old.buffers()[name]
+        for p in (x, y) if t >= 3 else (x,):
+            p.grad[...] = [t + 1, -1 / (t + 1)]
+        old.step()
+        if t >= 3:
+            new.step()
+            np.testing.assert_array_equal(y.data, x.data)
+
+
+def test_clipping_leaves_the_smallest_gradient_as_it_is():
+    a = leaf(0.0)
+    a.grad = np.array([1e-13])
+    clip_grad_norm([a], 1.0)
+    assert a.grad[0] == 1e-13
+
+
+def test_a_parameter_added_afterwards_is_refused_instead_of_never_trained():
+    optimizer = SGD([leaf(1.0)], lr=1.0)
+    optimizer.params.append(leaf(2.0))
+    with pytest.raises(ValueError):
+        optimizer.zero_grad()
+    with pytest.raises(ValueError):
+        optimizer.step()
