@@ -13,7 +13,7 @@ _HOME = {
     "GPT": "model", "GPTConfig": "model",
     "check_grads": "gradcheck",
     "SGD": "optim", "Adam": "optim", "AdamW": "optim", "clip_grad_norm": "optim",
-    "CharTokenizer": "tokenizer",
+    "CharTokenizer": "tokenizer", "BPETokenizer": "tokenizer",
     "generate": "generate",
     "save_checkpoint": "checkpoint", "load_checkpoint": "checkpoint",
 }  # fmt: skip

@@ -18,7 +18,7 @@ from safetensors.numpy import save
 
 from minigpt.backend import to_numpy
 from minigpt.model import GPT, GPTConfig
-from minigpt.tokenizer import CharTokenizer
+from minigpt.tokenizer import Tokenizer, from_json
 
 FORMAT = "minigpt 1"
 _STATE = "state."  # prefix of arrays that are not parameters
@@ -33,7 +33,7 @@ class Checkpoint:
     """model and tokenizer; training: JSON values; state: arrays, such as optimizer buffers."""
 
     model: GPT
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
     training: dict[str, Any] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)
 
@@ -94,7 +94,7 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
         raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from error
     try:
         config = GPTConfig(**json.loads(metadata["config"]))
-        tokenizer = CharTokenizer.from_json(metadata["tokenizer"])
+        tokenizer = from_json(metadata["tokenizer"])
         training = json.loads(metadata["training"])
         if not isinstance(training, dict) or not isinstance(training.get("config", {}), dict):
             raise ValueError(f"training state is {training!r}")
@@ -103,7 +103,7 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
         model = GPT(config, np.random.default_rng(0), dtype=max(dtypes))
         model.load_arrays(arrays)
         if tokenizer.vocab_size != config.vocab_size:
-            raise ValueError(f"{tokenizer.vocab_size} characters, vocab_size {config.vocab_size}")
+            raise ValueError(f"{tokenizer.vocab_size} tokens, vocab_size {config.vocab_size}")
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: does not fit its own config: {error}") from error
     return Checkpoint(model, tokenizer, training, state)

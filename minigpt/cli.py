@@ -5,10 +5,23 @@ from collections.abc import Callable, Sequence
 from inspect import getdoc
 
 from minigpt import __version__
-from minigpt.commands import chapters, demo, evaluate, gradcheck, info, sample, train, verify
+from minigpt.commands import (
+    chapters,
+    data,
+    demo,
+    evaluate,
+    gradcheck,
+    info,
+    plot,
+    sample,
+    tokenize,
+    train,
+    verify,
+)
 from minigpt.options import Parser
 
-COMMANDS = (demo, train, sample, evaluate, chapters, verify, gradcheck, info)
+COMMANDS = (demo, train, plot, sample, evaluate, data, tokenize, chapters, verify,
+            gradcheck, info)  # fmt: skip
 
 
 def run(argv: Sequence[str] | None = None) -> int:

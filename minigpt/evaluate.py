@@ -10,6 +10,7 @@ from minigpt.backend import xp
 from minigpt.baselines.ngram import NGram
 from minigpt.model import GPT
 from minigpt.tensor import no_grad
+from minigpt.tokenizer import Tokenizer
 
 
 def nats_per_token(model: GPT, ids: np.ndarray, batch_size: int = 64) -> float:
@@ -36,10 +37,23 @@ def _score(model: GPT, ids: np.ndarray, starts: list[int], T: int, stride: int) 
     places = np.array([[min(s, total_tokens - T)] for s in starts]) + np.arange(T)  # (B, T)
     # A window starting at s > 0 scores what the window before it did not reach.
     fresh = np.array([s + T - stride if s else 0 for s in starts])  # first place scored
-    targets = np.where(places >= fresh[:, None], ids[places + 1], -1)
+    targets = np.where(places >= fresh[:, None], ids[places + 1].astype(np.int64), -1)
     logits = model(ids[places])
     loss = F.cross_entropy(logits, xp.asarray(targets), ignore_index=-1)
     return loss.item() * int((targets >= 0).sum())
+
+
+def scored_characters(tokenizer: Tokenizer, ids: np.ndarray) -> int:
+    """The characters that ids[1:] stand for: what a loss must be shared among, to be compared.
+
+    Nats per token mean nothing beside another vocabulary, whose tokens are longer or shorter.
+    """
+    return max(1, len(tokenizer.decode(ids)) - len(tokenizer.decode(ids[:1])))
+
+
+def nats_per_character(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> float:
+    """Total nats of ids[1:] over its characters. Shapes and errors: see nats_per_token."""
+    return nats_per_token(model, ids) * (len(ids) - 1) / scored_characters(tokenizer, ids)
 
 
 @dataclass(frozen=True)
@@ -54,11 +68,13 @@ class Score:
         return self.nats / math.log(2)
 
 
-def score_baselines(V: int, train: np.ndarray, test: np.ndarray, order: int = 5) -> list[Score]:
-    """Uniform guessing over V tokens, and n-grams counted on train, on the tokens test[1:].
+def score_baselines(
+    V: int, train: np.ndarray, test: np.ndarray, order: int = 5, skip: int = 1
+) -> list[Score]:
+    """Uniform guessing over V tokens, and n-grams counted on train, on the tokens test[skip:].
 
-    Shapes: train (N,), test (M,) int, M >= 2. order: of the longest n-gram.
+    Shapes: train (N,), test (M,) int, M > skip. order: of the longest n-gram.
     """
-    nats = NGram(order, V).fit(train).nats_by_order(test)[:, 1:].mean(1)  # (order,)
+    nats = NGram(order, V).fit(train).nats_by_order(test)[:, skip:].mean(1)  # (order,)
     grams = [Score(f"{n + 1}-gram", float(nats[n])) for n in range(order)]
     return [Score("uniform", math.log(V)), *grams]

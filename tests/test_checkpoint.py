@@ -121,7 +121,7 @@ def rewrite(path, **changes):
             {"config": json.dumps(asdict(CONFIG) | {"position": "alibi"})},
             "wpe.weight is unknown",
         ),
-        ({"tokenizer": CharTokenizer("ab").to_json()}, "2 characters, vocab_size 3"),
+        ({"tokenizer": CharTokenizer("ab").to_json()}, "2 tokens, vocab_size 3"),
         ({"tokenizer": "[]"}, "does not fit its own config"),
         ({"training": "nonsense"}, "does not fit its own config"),
         ({"training": "[]"}, "training state is"),

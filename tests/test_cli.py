@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,30 @@ import pytest
 from minigpt import cli, data, plot
 from minigpt.__main__ import main
 from minigpt.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from minigpt.data.writing import write_tokens
 from minigpt.evaluate import nats_per_token, score_baselines
 from minigpt.generate import generate
 from minigpt.model import GPT
+from minigpt.record import Record, fingerprint, read_log
+from minigpt.tokenizer import build
 from minigpt.train import Trainer
 
 SMALL = ["--n-layer", "1", "--n-head", "2", "--n-embd", "16", "--block-size", "16"]
 ROOT = Path(__file__).parent.parent
 SPLITS = ("train", "val", "test")
-COMMANDS = ("demo", "train", "sample", "eval", "info", "chapters", "verify", "gradcheck")
+COMMANDS = (
+    "demo",
+    "train",
+    "plot",
+    "sample",
+    "eval",
+    "info",
+    "chapters",
+    "verify",
+    "gradcheck",
+    "data",
+    "tokenize",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +81,7 @@ def test_train_writes_everything_and_says_where(text, tmp_path, capsys):
     out = capsys.readouterr().out
     folder = tmp_path / "runs" / "sums-1"
     names = {"best.safetensors", "last.safetensors", "log.jsonl", "loss.png"}
-    assert {p.name for p in folder.iterdir()} == names
+    assert {p.name for p in folder.iterdir()} == names | {"run.json"}
     for name in names:
         assert name in out
     assert "sums.txt" in out
@@ -138,7 +153,7 @@ def test_demo_in_short(capsys):
     out = capsys.readouterr().out
     scores = table(out)
     assert list(scores) == ["uniform", "1-gram", "2-gram", "3-gram", "4-gram", "5-gram", "GPT"]
-    assert scores["GPT"] < scores["1-gram"]
+    assert scores["GPT"] < scores["uniform"] - 0.5  # a busy machine does few steps in 4 seconds
     assert abs(scores["5-gram"] - 1.571) < 1e-3  # counted anew, on the pinned text
     samples = re.findall(r"^[123]\. (.+(?:\n   .*)*)", out, re.M)
     assert len(set(samples)) == 3
@@ -184,6 +199,15 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, trained, capsys):
     best = f"{trained}/best.safetensors"
     bare = load_checkpoint(best)
     save_checkpoint("weights/last.safetensors", Checkpoint(bare.model, bare.tokenizer))
+    (tmp_path / "nothing.txt").write_bytes(b"")
+    (tmp_path / "latin.txt").write_bytes("größer\n".encode("latin-1") * 50)
+    (tmp_path / "binary.txt").write_bytes(b"line\0\n" * 50)
+    last = load_checkpoint(f"{trained}/last.safetensors")
+    last.training["config"] |= {"batches": 4}
+    save_checkpoint("older/last.safetensors", last)
+    other = load_checkpoint(f"{trained}/last.safetensors")
+    other.model.config = replace(other.model.config, n_embd=8)
+    save_checkpoint("narrow/last.safetensors", other)
     for argv, message in (
         (["train", "--data", "empty.txt"], "holds no text"),
         (["train", "--data", "short.txt"], "block_size"),
@@ -205,7 +229,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, trained, capsys):
         (["train", "--position", "rope", "--n-embd", "12", "--n-head", "4"], "3 is odd"),
         (["sample", best, "--seed", "-1"], "--seed must be at least 0"),
         (["sample", best, "-n", "-5"], "must be >= 0"),
-        (["train", "--resume", "runs/none"], "no such checkpoint"),
+        (["train", "--resume", "runs/none"], "runs/none: no such run"),
         (["train", "--data", "sums.txt", "--out", trained], f"--resume {trained}"),
         (["sample", best, "--prompt", "line §"], "does not know: '§'"),
         (["sample", best, "--prompt", ""], "at least one character"),
@@ -214,6 +238,21 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, trained, capsys):
         (["sample", "missing.safetensors"], "no such checkpoint"),
         (["eval", best, "--data", "facts"], "does not know"),
         (["train", "--bogus"], "unrecognized arguments"),
+        (["train", "--lr", "nan"], "lr must be positive, got nan"),
+        (["train", "--accumulate", "0"], "accumulate must be positive, got 0"),
+        (["train", "--schedule", "wave"], "schedule must be one of cosine, linear, constant, p"),
+        (["train", "--data", "nothing.txt"], "holds no text"),
+        (["train", "--data", "latin.txt"], "latin.txt is not UTF-8 text"),
+        (["train", "--data", "binary.txt"], "binary.txt is not text: it has a zero byte"),
+        (["train", "--data", "sums.txt", "--tokenizer", "sentences"], "no tokenizer 'sentences'"),
+        (["train", "--resume", "."], "is not a run: it has no last.safetensors"),
+        (["train", "--resume", "older"], "cannot be resumed: TypeError"),
+        (["train", "--resume", "narrow"], "does not fit its own config"),
+        (["plot", "."], "is not a run"),
+        (["plot", "nowhere"], "nowhere is not a run"),
+        (["plot", trained, "--out", "runs.pdf"], "expected a name that ends in .png or .svg"),
+        (["plot", trained, "--x", "days"], "invalid choice: 'days'"),
+        (["plot"], "required: RUN"),
         (["fly"], "invalid choice"),
         ([], "required"),
     ):
@@ -377,6 +416,8 @@ def test_every_option_reaches_the_run(text, tmp_path):
     values = {
         "steps": 2, "batch_size": 3, "lr": 0.01, "final_lr": 0.5, "warmup": 1, "weight_decay": 0.2,
         "beta2": 0.9, "clip": 0.5, "eval_every": 1, "eval_tokens": 50, "seed": 7,
+        "tokenizer": "char", "accumulate": 2, "schedule": "linear", "save_every": 1, "patience": 9,
+        "sample_tokens": 2,
     }  # fmt: skip
     shape = {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 8, "dropout": 0.1,
              "position": "rope"}  # fmt: skip
@@ -424,24 +465,180 @@ def test_stopped_and_resumed_is_the_undisturbed_run(text, tmp_path, monkeypatch,
         assert a.data.tobytes() == b.data.tobytes()
 
 
-def test_the_figure_and_the_run_get_the_right_parts(text, tmp_path, monkeypatch):
+def test_the_run_gets_the_right_parts_and_its_n_grams_those_it_is_judged_by(
+    text, tmp_path, monkeypatch
+):
     """Trained on train, judged on val; the figure's n-grams are those of the figure's loss."""
     drawn, parts = [], []
     init = Trainer.__init__
-    monkeypatch.setattr(plot, "loss_figure", lambda *args: drawn.append(args))
+    monkeypatch.setattr(plot, "draw_runs", lambda *args: drawn.append(args))
     monkeypatch.setattr(
         Trainer, "__init__", lambda self, *args: parts.append(args[2:4]) or init(self, *args)
     )
-    assert main(["train", "--data", text, "--steps", "3", "--eval-every", "1", *SMALL]) == 0
+    args = ["--steps", "3", "--eval-every", "1", "--eval-tokens", "300", "--accumulate", "2"]
+    assert main(["train", "--data", text, *args, *SMALL]) == 0
     last = load_checkpoint(tmp_path / "runs/sums-1/last.safetensors")
     ids = encoded(last, text)
     for found, name in zip(parts[0], ("train", "val"), strict=True):
         np.testing.assert_array_equal(found, ids[name])
-    ((path, log, grams),) = drawn
+    ((path, (run,)),) = drawn
     assert path.as_posix() == "runs/sums-1/loss.png"
-    assert log == last.training["log"]
-    judged = ids["val"][: 10_000 + 1]
-    assert grams == score_baselines(last.tokenizer.vocab_size, ids["train"], judged)[1:]
+    assert run.log == last.training["log"]
+    wanted = score_baselines(last.tokenizer.vocab_size, ids["train"], ids["val"][:301])[1:]
+    assert run.setup["baselines"] == {score.name: score.nats for score in wanted}
+    assert run.setup["characters_per_token"] == {"train": 1.0, "val": 1.0}
+    assert run.setup["tokens_per_step"] == 32 * 2 * 16
+    assert run.setup["training"] == last.training["config"]
+
+
+# --- other tokens than characters ---
+
+
+def long_words(n):
+    """The lines of a text in which tokens of byte pairs are much longer than a character."""
+    return [f"das größte Beispiel Nummer {i % 90} sagt größere Beispiele an\n" for i in range(n)]
+
+
+@pytest.fixture
+def german(tmp_path):
+    lines = [line.replace("Nummer", f"Nummer {i}") for i, line in enumerate(long_words(400))]
+    (tmp_path / "german.txt").write_text("".join(lines), "utf-8")
+    return "german.txt"
+
+
+def test_byte_pairs_are_learnt_from_the_training_part_and_compared_per_character(
+    german, tmp_path, capsys
+):
+    args = ["--steps", "30", "--eval-every", "10", "--lr", "0.02", *SMALL]
+    assert main(["train", "--data", german, "--tokenizer", "bpe-300", *args]) == 0
+    out = capsys.readouterr().out
+    last = load_checkpoint(tmp_path / "runs/german-1/last.safetensors")
+    parts = data.split(data.load(german))
+    assert last.tokenizer.to_json() == build("bpe-300", parts.train).to_json()
+    ids = encoded(last, german)
+    assert all(last.tokenizer.decode(ids[name]) == getattr(parts, name) for name in SPLITS)
+    ratio = len(parts.train) / len(ids["train"])
+    assert re.search(rf"^tokenizer   300 tokens, {ratio:.2f} characters each$", out, re.M)
+    first, characters = len(last.tokenizer.decode(ids["val"][:1])), len(parts.val)
+    val = last.training["log"][-1]["val_loss"]
+    each = val * (len(ids["val"]) - 1) / (characters - first)
+    assert f"held out {val:.4f} nats per token ({each:.4f} per character)" in out
+    setup = json.loads((tmp_path / "runs/german-1/run.json").read_text())
+    assert setup["characters_per_token"]["train"] == pytest.approx(ratio)
+    assert setup["characters_per_token"]["val"] == pytest.approx(val / each)
+
+    assert main(["eval", "runs/german-1/last.safetensors"]) == 0
+    out = capsys.readouterr().out
+    first = len(last.tokenizer.decode(ids["test"][:1]))
+    assert f"on {len(parts.test) - first:,} held-out characters" in out
+    letters = build("char", data.load(german).text)
+    train, test = letters.encode(parts.train), letters.encode(parts.test)
+    total = nats_per_token(last.model, ids["test"]) * (len(ids["test"]) - 1)
+    wanted = {
+        score.name: score.nats
+        for score in score_baselines(letters.vocab_size, train, test, skip=first)
+    } | {"GPT": total / (len(parts.test) - first)}  # fmt: skip
+    assert table(out) == pytest.approx(wanted, abs=6e-4)
+
+
+def test_byte_pairs_repeat_resume_and_speak(german, tmp_path, capsys):
+    args = ["--data", german, "--tokenizer", "bpe-290", "--eval-every", "5", *SMALL]
+    for name in ("one", "two"):
+        assert main(["train", *args, "--steps", "10", "--out", name]) == 0
+    one, two = (load_checkpoint(tmp_path / name / "last.safetensors") for name in ("one", "two"))
+    for p, q in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        assert p.data.tobytes() == q.data.tobytes()
+    assert main(["train", "--resume", "one"]) == 0
+    assert "complete: step 10 of 10" in capsys.readouterr().out
+    drawn = np.concatenate([*generate(
+        load_checkpoint(tmp_path / "one/best.safetensors").model,
+        one.tokenizer.encode("größer")[None], 200, rng=np.random.default_rng(0), temperature=2,
+    )])  # fmt: skip
+    lead = [0xC2 <= one.tokenizer.decode_bytes([token])[-1] <= 0xF4 for token in drawn]
+    n = lead.index(True, 40) + 1  # the last token begins a character, and nothing ends it
+    wanted = one.tokenizer.decode(drawn[:n])
+    assert main(["sample", "one", "--prompt", "größer", "-n", str(n), "--temperature", "2"]) == 0
+    out = capsys.readouterr().out.rsplit("\n\n", 1)[0]
+    assert out == "größer" + wanted
+    assert out.endswith("\ufffd") and out.count("\ufffd") > 1
+
+
+def test_token_files_are_a_corpus(german, tmp_path, capsys):
+    """They stay on the disk, bring their tokenizer, and change nothing in what is compared."""
+    tokens = build("bpe-300", (tmp_path / german).read_text("utf-8"))
+    documents = (tmp_path / german).read_text("utf-8").splitlines()
+    write_tokens(tmp_path / "tokens", documents, tokens, spec="bpe-300", source="x",
+                 licence="y")  # fmt: skip
+    args = ["--data", "tokens", "--steps", "6", "--eval-every", "3", *SMALL]
+    assert "leave out --tokenizer bpe-300" in fails(
+        capsys, "train", *args, "--tokenizer", "bpe-300"
+    )
+    assert main(["train", *args, "--out", "run"]) == 0
+    assert "(token files)" in capsys.readouterr().out
+    last, files = load_checkpoint(tmp_path / "run/last.safetensors"), data.open_tokens("tokens")
+    assert last.tokenizer.to_json() == tokens.to_json()
+    assert last.training["config"]["tokenizer"] == "of the token files"
+    assert last.training["corpus"] == fingerprint(np.array(files.train), np.array(files.val))
+    assert main(["eval", "run/last.safetensors"]) == 0
+    scores = table(capsys.readouterr().out)
+    text = {name: tokens.decode(getattr(files, name)) for name in SPLITS}
+    letters = build("char", "".join(text.values()))
+    first = len(tokens.decode(files.test[:1]))
+    wanted = score_baselines(
+        letters.vocab_size, letters.encode(text["train"]), letters.encode(text["test"]), skip=first
+    )
+    assert scores["5-gram"] == pytest.approx(wanted[-1].nats, abs=6e-4)
+    assert main(["train", "--resume", "run"]) == 0
+    write_tokens(tmp_path / "other", documents, build("bpe-290", text["train"]),
+                 spec="bpe-290", source="x", licence="y")  # fmt: skip
+    message = "other was written with another tokenizer than this model's"
+    assert message in fails(capsys, "eval", "run", "--data", "other")
+
+
+# --- plot ---
+
+
+def test_plot_compares_runs(text, tmp_path, capsys):
+    for lr in ("0.001", "0.02"):
+        args = ["--steps", "20", "--eval-every", "10", "--lr", lr, *SMALL]
+        assert main(["train", "--data", text, *args]) == 0
+    worse = read_log(tmp_path / "runs/sums-2")
+    worse[-1]["val_loss"] += 1  # so that the best is not the last
+    Record(tmp_path / "runs/sums-2").write_log(worse)
+    capsys.readouterr()
+    assert main(["plot", "runs/sums-1", "runs/sums-2", "--out", "two.svg", "--x", "tokens"]) == 0
+    out = capsys.readouterr().out
+    for name in ("sums-1", "sums-2"):
+        log = read_log(tmp_path / "runs" / name)
+        best = min(log, key=lambda line: line["val_loss"])
+        row = re.search(rf"^{name} +20 +(\S+) +(\d+) +([\d,]+)$", out, re.M)
+        assert row.groups() == (
+            f"{best['val_loss']:.4f}", str(best["step"]), f"{log[-1]['tokens_per_second']:,}",
+        )  # fmt: skip
+    setup = json.loads((tmp_path / "runs/sums-1/run.json").read_text())
+    assert re.search(rf"^3-gram +{setup['baselines']['3-gram']:.4f}$", out, re.M)
+    assert "two.svg" in out
+    assert b"<svg" in (tmp_path / "two.svg").read_bytes()
+
+
+def test_a_run_of_the_first_version_can_be_drawn_once_it_was_resumed(trained, tmp_path, capsys):
+    (tmp_path / trained / "run.json").unlink()
+    assert f"run.json is missing: train --resume {trained} writes it" in fails(
+        capsys, "plot", trained
+    )
+    assert main(["train", "--resume", trained]) == 0
+    assert main(["plot", trained]) == 0
+
+
+def test_plot_of_runs_judged_on_different_texts_says_so(text, german, tmp_path, capsys):
+    for name in (text, german):
+        assert main(["train", "--data", name, "--steps", "1", *SMALL]) == 0
+    capsys.readouterr()
+    assert main(["plot", "runs/sums-1", "runs/german-1"]) == 0
+    out = capsys.readouterr().out
+    assert "judged on different texts: no n-grams" in out
+    assert "3-gram" not in out
+    assert (tmp_path / "runs.png").exists()
 
 
 # --- how it ends ---

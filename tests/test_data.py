@@ -1,19 +1,27 @@
 """Corpora and their split: nothing leaks, nothing is lost, and every machine cuts alike."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
+import warnings
 import zlib
 from dataclasses import replace
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from minigpt import data
+from minigpt.__main__ import main
 from minigpt.data import corpus as corpus_module
 from minigpt.data.corpus import Corpus, Splits, deduplicate, paragraphs, split
+from minigpt.tokenizer import build
 
 
 def make(n):
@@ -42,6 +50,11 @@ def facts():
 @pytest.fixture(scope="module")
 def pydoc():
     return data.load("pydoc")
+
+
+@pytest.fixture(scope="module")
+def chinese():
+    return data.load("chinese")
 
 
 # --- de-duplication ---------------------------------------------------------------------------
@@ -76,7 +89,7 @@ def test_split_is_the_recorded_one():
     assert split(make(3)) == Splits("document 2\n", "document 0\n", "document 1\n")
 
 
-@pytest.mark.parametrize("name", ["facts", "pydoc"])
+@pytest.mark.parametrize("name", ["facts", "pydoc", "chinese"])
 def test_no_held_out_document_occurs_in_train(name, request):
     corpus = request.getfixturevalue(name)
     # On one line each, the documents can be told apart in the parts.
@@ -152,7 +165,7 @@ def test_facts_without_the_wheel_says_what_to_do(monkeypatch):
 
 
 def test_facts_refuses_another_release(monkeypatch):
-    monkeypatch.setattr("minigpt.data.facts.VERSION", "0.1")
+    monkeypatch.setattr(data.facts, "VERSION", "0.1")
     with pytest.raises(ValueError, match="needs randfacts 0.1, but 0.24.4 is installed"):
         data.load("facts")
 
@@ -169,6 +182,168 @@ def test_importing_data_loads_no_corpus_and_loading_facts_runs_no_foreign_code()
         "data.load('facts'); print('randfacts' in sys.modules)"
     )
     assert run_python(code).split() == ["False", "False"]
+
+
+def test_chinese_is_the_pinned_text_without_code_and_skin_colours(chinese):
+    assert len(chinese.documents) == 4506 and chinese.duplicates == 714
+    assert chinese.characters == 41_446 and len(set(chinese.text)) == 1833
+    assert zlib.crc32(split(chinese).test.encode()) == 626_832_176
+    share = sum("\u4e00" <= c <= "\u9fff" for c in chinese.text) / chinese.characters
+    assert 0.75 < share < 0.76
+    assert not re.search(r"%\d|<a |\{|肤色", chinese.text)
+    assert not any(re.search("[:_]", name) for name in chinese.documents[2570:])  # of emoji
+    assert {"保存", "红苹果"} <= {*chinese.documents}  # from one wheel, from the other
+
+
+@pytest.mark.parametrize("package", ["jupyterlab-language-pack-zh-CN", "emoji"])
+def test_chinese_needs_both_wheels(package, monkeypatch):
+    found = metadata.distribution
+
+    def absent(name):
+        if name == package:
+            raise metadata.PackageNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setattr(metadata, "distribution", absent)
+    with pytest.raises(ValueError, match=f"'chinese' needs {package} .*pip install {package}=="):
+        data.load("chinese")
+
+
+LIBRARY = {
+    "json/__init__.py": '"Module."\nraise SystemExit("was run")\n',
+    "ast.py": """
+class A:
+    'Class.'
+    async def f(self):
+        TTTMethod,\\d
+            indented.TTT
+        if True:
+            def g():
+                'Inner.'
+    def f(): 'Class.'
+x = 'not a docstring'
+def last(): 'Last.'
+""".replace("TTT", '"' * 3),
+    "test/test_ast.py": "'A test.'",
+    "json/tests/x.py": "'A test.'",
+    "site-packages/json.py": "'Installed.'",
+    "sitecustomize.py": "'Of another.'",
+}
+
+
+def test_docstrings_are_those_of_the_library_alone_and_nothing_is_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("sysconfig.get_paths", lambda: {"stdlib": str(tmp_path)})
+    with pytest.raises(ValueError, match="needs the standard library's .*py files.*'pydoc'"):
+        data.load("docstrings")
+    for name, content in LIBRARY.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(content, "utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the escape in a docstring is no business of the user's
+        corpus = data.load("docstrings")
+    assert corpus.documents == ("Class.", "Method,\\d\nindented.", "Inner.", "Last.", "Module.")
+    assert corpus.duplicates == 1
+
+
+def test_docstrings_of_this_python(monkeypatch):
+    """Of its first modules: all of them take five seconds."""
+    modules = data.docstrings._modules
+    monkeypatch.setattr(data.docstrings, "_modules", lambda folder: islice(modules(folder), 60))
+    corpus = data.load("docstrings")
+    assert corpus.characters > 100_000 and len(corpus.documents) > 300
+    assert any(document.startswith("Command-line parsing library") for document in corpus.documents)
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch, tmp_path):
+    """No parsing of the whole library, no cache of a user, no tokenizer of 1000 tokens."""
+    monkeypatch.setitem(data.LOADERS, "docstrings", lambda: make(3))
+    monkeypatch.setenv("MINIGPT_DATA", str(tmp_path))
+    monkeypatch.setattr("minigpt.commands.data.TOKENIZERS", ("char", "bpe-300"))
+
+
+def rows(out):
+    """name -> the words of its line."""
+    return {line.split()[0]: line.split() for line in out.splitlines()[1:]}
+
+
+def test_the_table_of_all_corpora(quick, facts, pydoc, capsys):
+    assert main(["data"]) == 0
+    table = rows(capsys.readouterr().out)
+    assert [*table] == [*data.LOADERS]
+    assert table["facts"][1:] == ["English", "622,769", "7,193", "0", "MIT", "ready"]
+    assert table["chinese"][1:5] == ["Chinese", "41,446", "4,506", "714"]
+    assert table["pydoc"][2] == f"{pydoc.characters:,}"
+    assert table["docstrings"][3] == "3"
+
+
+def test_a_corpus_that_is_not_installed_is_a_line_of_the_table(quick, monkeypatch, capsys):
+    def absent(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", absent)
+    assert main(["data"]) == 0
+    table = rows(capsys.readouterr().out)
+    assert table["facts"][2:] == ["-", "-", "-", "MIT", "pip", "install", "randfacts==0.24.4"]
+    assert table["chinese"][6:8] == ["pip", "install"] and table["pydoc"][-1] == "ready"
+    assert main(["data", "--json"]) == 0
+    found = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert not found["facts"]["ready"] and found["facts"]["characters"] is None
+    assert found["facts"]["how"] == "pip install randfacts==0.24.4"
+    assert found["pydoc"]["ready"] and found["pydoc"]["characters"] > 300_000
+
+
+def test_the_data_card(quick, facts, capsys):
+    assert main(["data", "facts", "--json"]) == 0
+    [card] = json.loads(capsys.readouterr().out)
+    parts = split(facts)
+    assert card["name"] == "facts" and card["language"] == "English" and "MIT" in card["licence"]
+    assert card["characters"] == 622_769 and card["bytes"] == len(facts.text.encode())
+    assert card["documents"] == 7193 and card["distinct_characters"] == 94
+    assert card["splits"]["train"] == {"documents": 6473, "characters": len(parts.train)}
+    assert card["splits"]["test"] == {"documents": 360, "characters": len(parts.test)}
+    assert len({*card["samples"]}) == 3 and {*card["samples"]} <= {*facts.documents}
+    tokens = len(build("bpe-300", parts.train).encode(parts.test))
+    assert card["characters_per_token"] == {
+        "char": 1.0, "bpe-300": round(len(parts.test) / tokens, 3)
+    }  # fmt: skip
+    assert main(["data", "facts"]) == 0
+    out = capsys.readouterr().out
+    for line in (
+        "source      PyPI randfacts", "bytes       622,7", "test        360 documents, 30,362 ch",
+        "char        1.00 characters a token", f"bpe-300     {len(parts.test) / tokens:.2f} ch",
+        f"\n2. {card['samples'][1][:50]}",
+    ):  # fmt: skip
+        assert line in out
+
+
+def test_the_card_of_a_text_too_small_to_split(quick, tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("one\ntwo", "utf-8")
+    assert main(["data", str(tmp_path / "mine.txt")]) == 0
+    out = capsys.readouterr().out
+    assert "too few to split in three" in out and "1. one" in out
+    (tmp_path / "mine.txt").write_text("".join(f"{i}\n" for i in range(40)), "utf-8")
+    assert main(["data", str(tmp_path / "mine.txt")]) == 0
+    assert re.search(r"^bpe-300 +- \(vocab_size 300 is too large", capsys.readouterr().out, re.M)
+
+
+def test_a_card_of_what_is_not_there_is_one_line(capsys):
+    assert main(["data", "fact"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_readme_lists_the_corpora(facts, chinese):
+    readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+    section = readme.split("## Corpora")[1].split("\n## ")[0]
+    lines = dict(re.findall(r"^\| `(\w+)` \|(.*)$", section, re.M))
+    assert [*lines] == [*data.LOADERS]
+    assert all(data.MODULES[name].LICENCE.startswith(line.split("|")[-2].strip())
+               for name, line in lines.items())  # fmt: skip
+    for corpus in (facts, chinese):  # the others differ between versions of Python
+        assert f" {corpus.characters:,} |" in lines[corpus.name]
 
 
 # --- your own text ----------------------------------------------------------------------------
@@ -199,7 +374,8 @@ def test_a_folder_is_every_text_file_below_it_in_order(tmp_path):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="no corpus 'fact': expected one of facts, pydoc, or"):
+    names = "facts, pydoc, docstrings, chinese, shakespeare, or the path"
+    with pytest.raises(ValueError, match=f"no corpus 'fact': expected one of {names}"):
         data.load("fact")
 
 
@@ -214,16 +390,54 @@ def test_a_missing_path_is_named(tmp_path):
         data.text.load(tmp_path / "nothing")
 
 
-def test_text_that_is_not_utf8_is_named(tmp_path):
-    (tmp_path / "good.txt").write_text("fine", "utf-8")
-    (tmp_path / "latin.txt").write_bytes("caf\xe9 noir".encode("latin-1"))
-    with pytest.raises(ValueError, match="latin.txt is not UTF-8"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("caf\xe9 noir".encode("latin-1"), "is not UTF-8 text: .*, byte 0xe9 at position 3"),
+        (b"one\r\ntwo\n\n\xe4\xbd", "is not UTF-8 text: .*, byte 0xe4 at position 10"),
+        (b"one\ntwo\n\0 ELF", "is not text: it has a zero byte at position 8"),
+        ("two\n".encode("utf-16"), "is not UTF-8 text: .*, byte 0xff at position 0|zero byte"),
+    ],
+)
+def test_what_is_not_text_is_named_with_the_place(tmp_path, content, message):
+    (tmp_path / "a.txt").write_text("fine", "utf-8")
+    (tmp_path / "bad.txt").write_bytes(content)
+    with pytest.raises(ValueError, match="bad.txt " + message):
         data.load(str(tmp_path))
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    def closed(file, mode):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "secret.txt").write_text("fine", "utf-8")
+    monkeypatch.setattr(data.text, "open", closed, raising=False)
+    with pytest.raises(ValueError, match="cannot read .*secret.txt: Permission denied"):
+        data.load(str(tmp_path))
+
+
+@given(st.text("ab \n\r\t\u3000", max_size=60))
+def test_streamed_documents_are_those_of_the_whole_text(content):
+    """Against a rule that sees all of the text at once."""
+    whole = content.replace("\r\n", "\n").replace("\r", "\n")
+    blocks = [block for block in re.split(r"\n\s*\n|\A\s*\n", whole) if block.strip()]
+    lines = [line for line in whole.split("\n") if line.strip()]
+    expected = blocks if 1 < len(blocks) >= len(lines) / 20 else lines
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "a.txt")
+        file.write_bytes(content.encode())
+        if not expected:
+            with pytest.raises(ValueError, match="holds no text"):
+                data.load(str(file))
+            return
+        found = [*data.text.stream(file)]
+    assert [document.rstrip() for document in found] == [document.rstrip() for document in expected]
 
 
 def test_no_text_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no \\*.txt file with text"):
         data.load(str(tmp_path))
-    (tmp_path / "blank.txt").write_text(" \n\n", "utf-8")
-    with pytest.raises(ValueError, match="blank.txt: it holds no text"):
-        data.load(str(tmp_path / "blank.txt"))
+    for content in ("", " \n\n"):
+        (tmp_path / "blank.txt").write_text(content, "utf-8")
+        with pytest.raises(ValueError, match="blank.txt: it holds no text"):
+            data.load(str(tmp_path / "blank.txt"))

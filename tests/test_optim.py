@@ -1,16 +1,13 @@
-"""Optimizers and schedule: hand-computed steps, flat buffers, decay, clipping, errors.
+"""Optimizers: hand-computed steps, flat buffers, decay, clipping, errors.
 
 Ten recorded steps of each optimizer against an independent framework are in test_oracle.py.
 """
-
-import math
 
 import numpy as np
 import pytest
 
 from minigpt import ops  # noqa: F401 - binds the operators
 from minigpt.optim import CHUNK, SGD, Adam, AdamW, clip_grad_norm
-from minigpt.schedules import warmup_cosine
 from minigpt.tensor import Tensor
 
 
@@ -137,16 +134,6 @@ def test_clipping_gradients_that_are_all_zero():
     assert a.grad[0] == 0
 
 
-def test_warmup_then_cosine():
-    lr = [warmup_cosine(i, lr=2.0, warmup=4, steps=21, final=0.1) for i in range(21)]
-    np.testing.assert_allclose(lr[:5], [0.5, 1.0, 1.5, 2.0, 2.0])
-    assert lr[12] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))  # half-way between step 4 and step 20
-    assert lr[20] == pytest.approx(0.2)
-    assert all(b < a for a, b in zip(lr[4:], lr[5:], strict=False))
-    quarter = warmup_cosine(8, lr=2.0, warmup=4, steps=21, final=0.0)
-    assert quarter == pytest.approx(1 + math.cos(math.pi / 4))
-
-
 def test_errors():
     with pytest.raises(ValueError, match="at least one parameter"):
         SGD([], lr=1.0)
@@ -196,7 +183,6 @@ def test_defaults_are_those_of_the_papers():
     assert (adam.betas, adam.eps) == ((0.9, 0.999), 1e-8)
     assert (adamw.betas, adamw.eps, adamw.weight_decay) == ((0.9, 0.95), 1e-8, 0.1)
     assert sgd.momentum == 0
-    assert warmup_cosine(9, lr=1.0, warmup=0, steps=10) == pytest.approx(0.1)
 
 
 def test_a_gradient_taken_away_is_zero_and_back_in_the_buffer():
@@ -207,12 +193,6 @@ def test_a_gradient_taken_away_is_zero_and_back_in_the_buffer():
     assert x.grad is not None and np.shares_memory(x.grad, optimizer.grad)
     (x * 2.0 + y).sum().backward()
     np.testing.assert_array_equal(optimizer.grad, [2, 1])
-
-
-def test_the_schedule_stays_at_its_end():
-    options = {"lr": 2.0, "warmup": 4, "steps": 21, "final": 0.1}
-    assert warmup_cosine(30, **options) == pytest.approx(0.2)
-    assert warmup_cosine(1, lr=2.0, warmup=0, steps=2, final=0.5) == pytest.approx(1.0)
 
 
 def test_clipping_keeps_the_dtype():

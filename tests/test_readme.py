@@ -54,6 +54,7 @@ def test_the_package_commands_run(tmp_path, monkeypatch, capsys):
         "verify",
         "gradcheck",
         "train",
+        "plot",
         "sample",
         "eval",
         "info",

@@ -6,15 +6,16 @@ from collections.abc import Callable
 
 from minigpt.commands.models import pieces_of, print_table
 from minigpt.commands.runs import free_folder, print_written, train_run
+from minigpt.evaluate import scored_characters
 from minigpt.options import positive
 
 
 def demo(args: argparse.Namespace) -> None:
     """Train the default GPT for a short time, compare it with n-grams, and let it speak."""
-    trainer, ids = train_run(args, free_folder("demo"))
-    test = ids["test"]
-    print(f"\nOn {len(test) - 1:,} characters that no model was trained on or chosen by:\n")
-    print_table(trainer.model, ids)
+    trainer, parts = train_run(args, free_folder("demo"))
+    n = scored_characters(parts.tokenizer, parts.ids["test"])
+    print(f"\nOn {n:,} characters that no model was trained on or chosen by:\n")
+    print_table(trainer.model, parts)
     print("\nThree samples at temperature 0.8:\n")
     started = time.perf_counter()
     for seed in range(3):

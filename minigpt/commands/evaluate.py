@@ -3,10 +3,12 @@
 import argparse
 from collections.abc import Callable
 
-from minigpt import data
 from minigpt.checkpoint import load_checkpoint
-from minigpt.commands.models import CHECKPOINT_HELP, checkpoint_path, encode_parts, print_table
-from minigpt.train import TrainConfig, fingerprint
+from minigpt.commands.models import CHECKPOINT_HELP, checkpoint_path, print_table
+from minigpt.commands.parts import prepare
+from minigpt.evaluate import scored_characters
+from minigpt.record import fingerprint
+from minigpt.settings import TrainConfig
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -15,13 +17,14 @@ def evaluate(args: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(path)
     trained_on = checkpoint.training.get("config", {}).get("data", TrainConfig.data)
     name = args.data or trained_on
-    ids = encode_parts(checkpoint.tokenizer, data.load(name))
-    print(f"{path} on {len(ids['test']) - 1:,} held-out characters of {name}:\n")
+    parts = prepare(name, checkpoint.tokenizer)
+    n = scored_characters(parts.tokenizer, parts.ids["test"])
+    print(f"{path} on {n:,} held-out characters of {name}:\n")
     if name != trained_on:
         print(f"The n-grams are counted on {name}; the GPT was trained on {trained_on}.\n")
-    elif checkpoint.training.get("corpus") != fingerprint(ids["train"], ids["val"]):
+    elif checkpoint.training.get("corpus") != fingerprint(parts.ids["train"], parts.ids["val"]):
         print(f"{name} has changed since the training, which may have seen this text.\n")
-    print_table(checkpoint.model, ids)
+    print_table(checkpoint.model, parts)
 
 
 def add(command: Callable) -> None:

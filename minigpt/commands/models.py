@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from minigpt import data
 from minigpt.checkpoint import Checkpoint
-from minigpt.evaluate import Score, nats_per_token, score_baselines
+from minigpt.commands.parts import COUNTED, Parts
+from minigpt.evaluate import Score, nats_per_character
 from minigpt.generate import generate
 from minigpt.model import GPT
-from minigpt.tokenizer import CharTokenizer
 from minigpt.train import Trainer
 
 RUNS = Path("runs")
@@ -42,16 +41,13 @@ def threads_for(model: GPT) -> threadpool_limits:
     return threadpool_limits(1 if is_narrow(model) else None, user_api="blas")
 
 
-def encode_parts(tokenizer: CharTokenizer, corpus: data.Corpus) -> dict[str, np.ndarray]:
-    """The three parts as ids (N,)."""
-    parts = data.split(corpus)
-    return {name: tokenizer.encode(getattr(parts, name)) for name in ("train", "val", "test")}
-
-
 def pieces_of(
     trained: Trainer | Checkpoint, prompt: str, n: int, temperature: float, seed: int
 ) -> Iterator[str]:
-    """The n characters that continue the prompt, one at a time. Checks its arguments at once."""
+    """The text of the n tokens that continue the prompt, as it comes. Checks its arguments at once.
+
+    A token of byte pairs may end amid a character, which then comes with the next one.
+    """
     if not prompt:
         raise ValueError("--prompt must have at least one character")
     if seed < 0:
@@ -60,16 +56,21 @@ def pieces_of(
     tokens = generate(trained.model, idx, n, rng=rng, temperature=temperature)
 
     def pieces() -> Iterator[str]:
+        decoder = trained.tokenizer.decoder()
         with threads_for(trained.model):
-            yield from (trained.tokenizer.decode(token) for token in tokens)
+            yield from (decoder.push(token) for token in tokens)
+        yield decoder.end()
 
     return pieces()
 
 
-def print_table(model: GPT, ids: dict[str, np.ndarray]) -> None:
-    """The baselines and the model on the test part."""
+def print_table(model: GPT, parts: Parts) -> None:
+    """The baselines and the model on the test part, per character."""
+    test = parts.ids["test"]
     with threads_for(model):
-        gpt = Score("GPT", nats_per_token(model, ids["test"]))
+        gpt = Score("GPT", nats_per_character(model, parts.tokenizer, test))
     print(f"  {'model':10s}{'nats/char':>12s}{'bits/char':>12s}")
-    for score in [*score_baselines(model.config.vocab_size, ids["train"], ids["test"]), gpt]:
+    for score in [*parts.baselines(test), gpt]:
         print(f"  {score.name:10s}{score.nats:12.3f}{score.bits:12.3f}")
+    if len(parts.counted) == COUNTED:
+        print(f"\nThe n-grams are counted on the first {COUNTED:,} characters of training.")

@@ -5,11 +5,12 @@ paragraph that stands in both parts rewards memory; and whole documents go to on
 second half of a sentence is easy to guess after training on the first.
 """
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+
+PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Corpus:
     @property
     def characters(self) -> int:
         """Length of `text` in characters: the newline that ends each document counts."""
-        return len(self.text)
+        return count(self.documents)
 
     def card(self) -> str:
         """A short description for people: origin, licence and sizes."""
@@ -59,8 +60,30 @@ class Splits:
 
 def paragraphs(text: str) -> list[str]:
     """The blank-line separated blocks of `text`, without the blank ones; indents are kept."""
-    blocks = (block.strip("\n").rstrip() for block in re.split(r"\n\s*\n", text))
-    return [block for block in blocks if block]
+    return list(blocks(text.split("\n")))
+
+
+def blocks(lines: Iterable[str]) -> Iterator[str]:
+    """The same of lines that come one by one: no more than one block is kept in memory."""
+    block: list[str] = []
+    for line in lines:
+        if line.strip():
+            block.append(line)
+        elif block:
+            yield "\n".join(block).rstrip()
+            block = []
+    if block:
+        yield "\n".join(block).rstrip()
+
+
+def normal(document: str) -> str:
+    """What stays the same when only white space or case differ: equal means duplicate."""
+    return " ".join(document.split()).casefold()
+
+
+def count(documents: Iterable[str]) -> int:
+    """Characters of the text that the documents make, each with its newline."""
+    return sum(len(document) + 1 for document in documents)
 
 
 def deduplicate(documents: Iterable[str]) -> tuple[tuple[str, ...], int]:
@@ -71,7 +94,7 @@ def deduplicate(documents: Iterable[str]) -> tuple[tuple[str, ...], int]:
     documents = list(documents)
     first: dict[str, str] = {}  # a dict keeps order; a set would not
     for document in documents:
-        first.setdefault(" ".join(document.split()).casefold(), document)
+        first.setdefault(normal(document), document)
     return tuple(first.values()), len(documents) - len(first)
 
 
@@ -81,6 +104,14 @@ def split(corpus: Corpus, val: float = 0.05, test: float = 0.05) -> Splits:
     `val` and `test` are fractions of the documents. Within a part the documents keep their order.
     Raises: ValueError if a fraction leaves no room, or there are too few documents for three parts.
     """
+    parts = split_documents(corpus, val, test)
+    return Splits(**{part: _join(documents) for part, documents in parts.items()})
+
+
+def split_documents(
+    corpus: Corpus, val: float = 0.05, test: float = 0.05
+) -> dict[str, tuple[str, ...]]:
+    """The documents of "train", "val" and "test", as `split` cuts them."""
     if not (val > 0 and test > 0 and val + test < 1):
         raise ValueError(f"val and test must be positive and sum to less than 1, got {val}, {test}")
     n = len(corpus.documents)
@@ -92,7 +123,10 @@ def split(corpus: Corpus, val: float = 0.05, test: float = 0.05) -> Splits:
         )
     order = np.random.default_rng(0).permutation(n)  # (n,)
     parts = np.split(order, [n - n_val - n_test, n - n_test])  # train, val, test
-    return Splits(*(_join(corpus.documents[i] for i in sorted(part)) for part in parts))
+    return {
+        name: tuple(corpus.documents[i] for i in sorted(part))
+        for name, part in zip(PARTS, parts, strict=True)
+    }
 
 
 def _join(documents: Iterable[str]) -> str:

