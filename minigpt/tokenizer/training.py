@@ -24,6 +24,7 @@ def train_bpe(
 ) -> BPETokenizer:
     """The byte-pair tokenizer of `vocab_size` tokens: 256 bytes, then merges, then `special`.
 
+    A pair is as frequent as it stands side by side: in "aaa" twice, though only one can be joined.
     Of pairs that are equally frequent, the one with the smaller left id is joined first, then the
     one with the smaller right id. So the same text always gives the same merges.
     Special tokens have no meaning inside `text`; give documents as several texts instead.
