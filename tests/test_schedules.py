@@ -49,6 +49,10 @@ def test_a_plateau_counts_evaluations_without_a_new_best():
     scales = [plateau.update(loss) for loss in losses]
     assert scales == [1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]
     assert plateau.best == 1.8
+    assert [Plateau(0.5, patience=1).update(loss) for loss in (1.0, math.inf)] == [1, 0.5]
+    default = Plateau()
+    assert [default.update(1.0) for _ in range(4)] == [1, 1, 1, 0.5]
+    assert Plateau(0.5, patience=2).update(math.inf) == 1  # the first of two
 
 
 @pytest.mark.parametrize(("factor", "patience"), [(0, 3), (1, 3), (-0.5, 3), (0.5, 0)])

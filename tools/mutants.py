@@ -20,8 +20,9 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-MUTATED = ("ops", "shapes", "functional", "attention", "positions", "nn", "optim")
-TESTS = ("ops", "gradcheck", "model", "tensor", "optim", "oracle", "positions")
+MUTATED = ("ops", "shapes", "functional", "attention", "positions", "nn", "optim", "schedules")
+TESTS = ("ops", "gradcheck", "model", "tensor", "optim", "oracle", "positions",
+         "schedules")  # fmt: skip
 SLOW = ("test_every_entry_of_every_parameter", "test_leak_with_random_tokens", "live")
 COPIED = ("minigpt", "tests")
 NOTICED = ("killed", "timeout")
