@@ -14,13 +14,14 @@ from minigpt.commands import (
     info,
     plot,
     sample,
+    stories,
     tokenize,
     train,
     verify,
 )
 from minigpt.options import Parser
 
-COMMANDS = (demo, train, plot, sample, evaluate, data, tokenize, chapters, verify,
+COMMANDS = (demo, train, plot, sample, evaluate, data, tokenize, stories, chapters, verify,
             gradcheck, info)  # fmt: skip
 
 

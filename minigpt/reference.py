@@ -24,6 +24,11 @@ def gelu(x, *, approximate="tanh"):
     return 0.5 * x * (1 + (2 / math.sqrt(math.pi)) * ops.exp(-z * z) * total)
 
 
+def swiglu(gate, up):
+    """gate / (1 + exp(-gate)) * up."""
+    return gate / (1 + ops.exp(-gate)) * up
+
+
 def softmax(x, *, axis=-1):
     """exp(x) / sum(exp(x))."""
     e = ops.exp(x - ops.max(x, axis=axis, keepdims=True))

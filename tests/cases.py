@@ -21,6 +21,7 @@ from minigpt.attention import attention, causal_attention, causal_self_attention
 from minigpt.backend import xp
 from minigpt.positions import rotary
 from minigpt.tensor import Tensor
+from minigpt.variants.llama import swiglu
 
 
 @dataclass(frozen=True, eq=False)
@@ -423,6 +424,18 @@ for form, function in (("tanh", gelu_tanh), ("none", gelu_exact)):
             x,
             twin=twin,
         )
+
+
+def gated(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+    return gate * up * (1 + np.tanh(gate / 2)) / 2
+
+
+for what, gate, up, twin in (
+    ("normal", normal(3, 4), normal(3, 4), True),
+    ("()", normal(), normal(), True),
+    ("to 800", fixed([-800, -40, -3, 0, 3, 40, 800]), normal(7), False),  # the twin overflows
+):
+    row(swiglu, what, lambda op, x, y: op(x, y), gated, gate, up, linear=((1,),), twin=twin)
 
 
 def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -49,6 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
                   "tokenizer.training", "tokenizer.files", "tokenizer.gpt2_vocabulary"},
     "data": {"data"},
     "baselines": {"baselines"},
+    "metrics": {"metrics"},
     "checkpoint": {"backend", "nn", "model", "tokenizer"},
     "generate": {"backend", "tensor", "model", "checkpoint", "tokenizer"},
     "evaluate": {"backend", "tensor", "functional", "model", "baselines", "tokenizer"},
@@ -83,12 +84,15 @@ MAY_IMPORT: dict[str, set[str]] = {
                         "verify.diagnosis", "verify.derivations"},
     "subjects": {"backend", "tensor", "shapes", "ops", "functional", "attention", "positions",
                  "nn", "model", "reference"},
+    "variants": {"backend", "tensor", "ops", "functional", "attention", "positions", "nn", "model",
+                 "tokenizer.ids", "tokenizer.merging", "tokenizer.pretokens", "generate",
+                 "variants"},
     "audit": {"backend", "tensor", "checkpoint", "gradcheck", "witness", "subjects", "drawing"},
     "coverage": set(),
     "options": set(),
     "commands": {"backend", "options", "data", "model", "checkpoint", "generate", "tokenizer",
                  "evaluate", "settings", "record", "train", "plot", "coverage",
-                 "verify.derivations", "audit", "commands"},
+                 "verify.derivations", "audit", "variants", "commands"},
     "cli": {"__init__", "options", "commands"},
     "__main__": {"cli"},
     "__init__": set(),
@@ -101,9 +105,11 @@ MAY_IMPORT_NUMPY = {
     "record.py", "drawing.py", "lab.py", "train.py", "baselines/ngram.py", "data/corpus.py",
     "data/tokens.py", "data/writing.py",
     "tokenizer/characters.py", "tokenizer/bpe.py", "tokenizer/ids.py",
+    "variants/llama2c.py", "variants/stories.py", "commands/stories.py",
     # The lab judges plain NumPy functions; a derivation file is one.
     "witness.py", "subjects.py", "audit.py",
     *(name for name in FILES if name.startswith("verify/")),
+    *(name for name in FILES if name.startswith("metrics/")),
 }  # fmt: skip
 
 # Loaded only where used, each with its reason beside it.
@@ -117,6 +123,7 @@ LATE_IMPORTS = {
     "data/wheel.py": {"importlib"},
     "tokenizer/gpt2_vocabulary.py": {"importlib"},
     "data/shakespeare.py": {"pooch"},
+    "variants/stories.py": {"pooch"},
     "data/pydoc.py": {"pydoc_data.topics"},
 }
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef

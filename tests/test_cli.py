@@ -39,6 +39,7 @@ COMMANDS = (
     "gradcheck",
     "data",
     "tokenize",
+    "stories",
 )
 
 

@@ -19,6 +19,7 @@ from minigpt.backend import scatter_add, to_numpy, xp
 from minigpt.gradcheck import GradientError, check_grads, check_parameters
 from minigpt.positions import rotary
 from minigpt.tensor import Tensor, primitive
+from minigpt.variants.llama import swiglu
 from tests.cases import generator, ids
 
 # --- the right twins: an op, how it is called, and its inputs ----------------------------------
@@ -77,6 +78,7 @@ RIGHT: dict[str, Right] = {
     "scatter_add": Right(ops.scatter_add, (X,), lambda op, x: op(x, ids([1, 0, 1]), n=3)),
     "gelu tanh": Right(F.gelu, (2 * X,)),
     "gelu none": Right(F.gelu, (2 * X,), lambda op, x: op(x, approximate="none")),
+    "swiglu": Right(swiglu, (X, Y)),
     "softmax": Right(F.softmax, (X,)),
     "log_softmax": Right(F.log_softmax, (X,)),
     "layer_norm": Right(F.layer_norm, (normal(4, 5), normal(5), normal(5, seed=1))),
@@ -344,6 +346,24 @@ wrong("gelu none", "the tanh form's derivative")(
 wrong("gelu none", "one branch of the product rule")(
     lambda right, g, out, x, approximate: [g * out / x]
 )
+
+
+# swiglu.
+def sigmoid(x):
+    return 1 / (1 + xp.exp(-x))
+
+
+wrong("swiglu", "one branch of the product rule")(
+    lambda right, g, out, gate, up: [g * up * sigmoid(gate), right(g)[1]]
+)
+wrong("swiglu", "the other branch of the product rule")(
+    lambda right, g, out, gate, up: [g * out * (1 - sigmoid(gate)), right(g)[1]]
+)
+wrong("swiglu", "up left out")(lambda right, g, out, gate, up: [right(g)[0] / up, right(g)[1]])
+wrong("swiglu", "sigmoid where silu belongs")(
+    lambda right, g, out, gate, up: [right(g)[0], g * sigmoid(gate)]
+)
+wrong("swiglu", "gate and up exchanged")(lambda right, g, *_: right(g)[::-1])
 
 # softmax and log_softmax; rows of a square array, so that a wrong axis fits.
 wrong("softmax", "only the diagonal of the Jacobian")(lambda right, g, p, x: [g * p * (1 - p)])

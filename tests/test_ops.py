@@ -74,7 +74,7 @@ def primitives() -> dict[str, object]:
 FUSED = {
     name: op
     for name, op in primitives().items()
-    if op.__module__ in ("minigpt.functional", "minigpt.attention", "minigpt.positions")
+    if op.__module__.split(".", 1)[1] in ("functional", "attention", "positions", "variants.llama")
 }
 
 

@@ -1,0 +1,1 @@
+"""Other architectures, made of the same parts as the GPT of model.py."""
