@@ -4,7 +4,7 @@
     python -m benchmarks.scaling --steps 100 --seeds 2 --out /tmp/quick.csv --figure /tmp/quick.svg
 
 Every model reads the same number of characters of the default corpus, in windows of 32, with the
-learning rate 0.6 / n_embd: matrices of twice the width want half the rate (Yang et al. 2022,
+learning rate 0.4 / n_embd: matrices of twice the width want half the rate (Yang et al. 2022,
 arXiv:2203.03466, for Adam). The loss is that of the last weights on the whole validation part.
 A row is written as soon as it is known, and a row that is there is not measured again.
 """
@@ -93,7 +93,7 @@ def measure(
     rng = np.random.default_rng(seed)
     shape = GPTConfig(vocab_size=tokenizer.vocab_size, block_size=32, n_layer=n_layer,
                       n_head=n_head, n_embd=n_embd)  # fmt: skip
-    config = TrainConfig(steps=steps, batch_size=32, lr=0.6 / n_embd, seed=seed, eval_every=steps)
+    config = TrainConfig(steps=steps, batch_size=32, lr=0.4 / n_embd, seed=seed, eval_every=steps)
     model = GPT(shape, rng)
     with threadpool_limits(1, user_api="blas"), tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(model, tokenizer, train, val, config, Path(folder), rng)
@@ -155,8 +155,12 @@ def draw(rows: Sequence[Run], grams: Sequence[tuple[str, float]], path: Path) ->
     left.errorbar(n, [line[2] for line in lines], [line[3] for line in lines], color=BLUE,
                   capsize=4, lw=1.5)  # fmt: skip
     left.scatter([r.parameters for r in rows], [r.nats for r in rows], color=BLUE, s=12, alpha=0.6)
-    for size, parameters, nats, half, _ in lines:
-        left.annotate(size, (parameters, nats + half), xytext=(4, 4), textcoords="offset points")
+    for i, (size, parameters, nats, half, _) in enumerate(lines):  # by turns, or they overlap
+        below, last = i == 2, i == len(lines) - 1
+        left.annotate(size, (parameters, nats - half if below else nats + half),
+                      xytext=(3, -5 if below else 8 * last), textcoords="offset points",
+                      va="top" if below else "bottom",
+                      ha="right" if last else "center" if below else "left")  # fmt: skip
     low = min(row.nats for row in rows) - 0.15
     high = max(line[2] + line[3] for line in lines) + 0.1
     for name, nats in grams:
