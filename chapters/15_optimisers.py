@@ -114,7 +114,7 @@ plt.show()
 #
 # ### Gradient descent on a quadratic
 #
-# Near a minimum every smooth loss is a quadratic. Put the minimum at the origin:
+# Near a minimum a smooth loss is nearly a quadratic. Put the minimum at the origin:
 # $L(x)=\frac12x^\top Ax$ with $x\in\mathbb R^P$ ($P$ parameters) and a symmetric matrix
 # $A\in\mathbb R^{P\times P}$ with eigenvalues $0<\lambda_1\le\dots\le\lambda_P$ and orthonormal
 # eigenvectors $q_1,\dots,q_P$. The gradient is $g=Ax\in\mathbb R^P$. With the rate $\eta>0$,
@@ -239,7 +239,7 @@ check("wrong_scales_fall", [worst[:, 0].max(), (-worst[:, 1]).max()], at_most=0)
 # \tag{15.11}$$
 #
 # If they are real, the larger exceeds $\sqrt\mu$. It reaches $z=1$ at $\eta\lambda=0$ and $z=-1$
-# at $1+(1+\mu-\eta\lambda)+\mu=0$. So the limit of (15.4) is raised from 2, to
+# at $1+(1+\mu-\eta\lambda)+\mu=0$. So the limit of $\eta\lambda$, which is 2 in (15.4), rises:
 #
 # $$\text{stable}\iff0<\eta\lambda<2(1+\mu). \tag{15.12}$$
 #
@@ -260,6 +260,10 @@ for t in range(1, 60):
     ball.step()
     sums.append(abs(ball.m[0] / (2 * (1 - 0.9**t) / (1 - 0.9)) - 1))
 check("sum_of_gradients", sums, at_most=1e-12)
+for t in range(400):  # from here on the sign alternates
+    ball.params[0].grad = np.array([2.0 * (-1) ** t])
+    ball.step()
+check("alternating_gradients", abs(abs(ball.m[0]) / (2 / (1 + 0.9)) - 1), at_most=1e-12)
 
 
 def roots(mu, z):
@@ -286,20 +290,24 @@ powers = weights[0] * z1 ** np.arange(41) + weights[1] * z2 ** np.arange(41)
 check("roots_give_the_walk", np.abs(powers - c), at_most=1e-12)
 
 # %%
-inside, wrong = [], 0
+inside, outside, wrong = [], [], 0
 for _ in range(2000):
     mu, z = rng.uniform(0, 1), rng.uniform(0, 5)
-    largest = np.abs(roots(mu, z)).max()
-    if (1 - mu**0.5) ** 2 + 1e-6 < z < (1 + mu**0.5) ** 2 - 1e-6:
+    largest, low, high = np.abs(roots(mu, z)).max(), (1 - mu**0.5) ** 2, (1 + mu**0.5) ** 2
+    if low + 1e-6 < z < high - 1e-6:
         inside.append(abs(largest - mu**0.5))
+    elif not low - 1e-6 < z < high + 1e-6:
+        outside.append(mu**0.5 - largest)
     if abs(z - 2 * (1 + mu)) > 1e-6:
         wrong += (largest < 1) != (z < 2 * (1 + mu))
 print(f"{len(inside)} pairs with complex roots")
 check("modulus_is_root_mu", inside, at_most=1e-7)
+check("real_roots_are_larger", outside, at_most=-1e-6)
 check("stability_with_momentum", wrong, at_most=0)
 best_mu, best_rate = ((kappa**0.5 - 1) / (kappa**0.5 + 1)) ** 2, 4 / sum(lams[[0, -1]] ** 0.5) ** 2
 claimed = radius(best_mu, best_rate, lams)
-check("best_pair_has_root_mu", abs(claimed - best_mu**0.5), at_most=1e-6)
+factor = (kappa**0.5 - 1) / (kappa**0.5 + 1)
+check("best_pair_has_root_mu", np.abs(claimed - np.array([best_mu**0.5, factor])), at_most=1e-6)
 others = [radius(np.clip(best_mu + rng.normal() * s, 0, 0.999), best_rate * math.exp(
     rng.normal() * s), lams) for s in (0.01, 0.1) for _ in range(400)]
 check("no_pair_is_better", claimed - min(others), at_most=1e-6)
@@ -340,11 +348,11 @@ check("eleven_steps_instead_of_115", [abs(hundred[0] - 11.5), abs(hundred[1] - 1
 
 
 # %%
-def walk_of_squares(rate, steps, start=25.0):
-    """E[x_t^2] for t = 0..steps by (15.14), curvature and noise 1. rate: t -> learning rate."""
+def walk_of_squares(rate, steps, start=25.0, lam=1.0, sigma2=1.0):
+    """E[x_t^2] for t = 0..steps by (15.14). rate: t -> learning rate. -> (steps + 1,)."""
     e = [start]
     for t in range(steps):
-        e.append((1 - rate(t)) ** 2 * e[-1] + rate(t) ** 2)
+        e.append((1 - rate(t) * lam) ** 2 * e[-1] + rate(t) ** 2 * sigma2)
     return np.array(e)
 
 
@@ -367,18 +375,30 @@ gaps = [abs(simulated[n][-1000:].mean() / exact[n][-1000:].mean() - 1) for n in 
 check("recurrence_of_squares", gaps, at_most=0.02)
 check("floor_at_one_half", abs(exact["0.5"][-1] - 1 / 6), at_most=1e-12)
 check("floor_at_one_twentieth", abs(exact["0.05"][-1] - 1 / 78), at_most=1e-12)
-lam, sigma2, rate = 3.0, 0.7, 0.2
-square = 4.0
-for _ in range(500):
-    square = (1 - rate * lam) ** 2 * square + rate**2 * sigma2
-check("floor_in_general", abs(square / (rate * sigma2 / (lam * (2 - rate * lam))) - 1),
-      at_most=1e-12)
-t = np.arange(2001)
-floor = 2 * exact["0.05"][-1]
-check("geometric_way_down", np.abs(2 * exact["0.05"] - floor - 0.95 ** (2 * t) * (25 - floor)),
-      at_most=1e-10)
-shrinking = walk_of_squares(lambda t: 1 / (t + 1), 2000)
-check("mean_of_the_noise", np.abs(shrinking[1:] * t[1:] - 1), at_most=1e-10)
+
+# %% [markdown]
+# With a curvature and a noise of 1, a wrong power of $\lambda$ or $\sigma$ would not show. So once
+# more with $\lambda=3$, $\sigma^2=0.7$ and $\eta=0.05$: 20,000 walks from $x_0=2$.
+
+# %%
+lam, sigma2, rate = 3.0, 0.7, 0.05
+general = walk_of_squares(lambda t: rate, 500, 4.0, lam, sigma2)
+noise = np.random.default_rng(16).normal(size=(500, 20_000)) * sigma2**0.5
+x, track = np.full(20_000, 2.0), [4.0]
+for xi in noise:
+    x = x - rate * (lam * x + xi)
+    track.append((x * x).mean())
+track = np.array(track)
+check("recurrence_in_general", [np.abs(track[:10] / general[:10] - 1).max(),
+                                abs(track[50:].mean() / general[50:].mean() - 1)], at_most=0.02)
+floor = rate * sigma2 / (lam * (2 - rate * lam))
+loss_floor = rate * sigma2 / (2 * (2 - rate * lam))
+check("floor_in_general",
+      np.abs([general[-1] / floor - 1, lam / 2 * general[-1] / loss_floor - 1]), at_most=1e-12)
+way = floor + (1 - rate * lam) ** (2 * np.arange(501)) * (4 - floor)
+check("geometric_way_down", np.abs(general / way - 1), at_most=1e-11)
+shrinking = walk_of_squares(lambda t: 1 / (t + 1), 2000, sigma2=sigma2)
+check("mean_of_the_noise", np.abs(shrinking[1:] * np.arange(1, 2001) / sigma2 - 1), at_most=1e-10)
 
 # %%
 fig, axes = plt.subplots(figsize=(7, 4))
@@ -398,7 +418,8 @@ plt.show()
 # %% [markdown]
 # **Does momentum average the noise away?** It sums gradients, so one may hope so. Add the noise to
 # (15.9): $c_{t+1}=\varphi c_t-\mu c_{t-1}-\eta\xi_t$ with $\varphi=1+\mu-\eta\lambda$. Let
-# $p=E_\infty[c_t^2]$ and $q=E_\infty[c_tc_{t-1}]$. Multiply the recurrence by $c_t$ and take means:
+# $p=E_\infty[c_t^2]$ and $q=E_\infty[c_tc_{t-1}]$. The noise $\xi_t$ is independent of both $c$, so
+# its products with them have mean 0. Multiply the recurrence by $c_t$ and take means:
 # $q=\varphi p-\mu q$, so $q=\varphi p/(1+\mu)$. Square it and take means:
 # $p=\varphi^2p+\mu^2p-2\varphi\mu q+\eta^2\sigma^2$. Put $q$ in and collect $p$:
 # $p\,(1-\mu)\left((1+\mu)^2-\varphi^2\right)/(1+\mu)=\eta^2\sigma^2$. The difference of squares is
@@ -412,16 +433,15 @@ plt.show()
 # more.** Its gain (15.13) is one of curvature.
 
 # %%
-mu = 0.9
 errors = []
-for lam, rate in ((1.0, 0.05), (3.0, 0.4), (0.2, 1.0)):
+for lam, rate, mu in ((1.0, 0.05, 0.9), (3.0, 0.4, 0.5), (0.2, 1.0, 0.97)):
     M = np.array([[1 + mu - rate * lam, -mu], [1, 0]])  # (c_t, c_t-1) -> (c_t+1, c_t)
-    noise = np.array([rate**2, 0, 0, 0])  # sigma = 1
+    noise = np.array([rate**2 * sigma2, 0, 0, 0])
     S = np.linalg.solve(np.eye(4) - np.kron(M, M), noise)  # S = M S M^T + noise, flattened
-    formula = rate / (1 - mu) * (1 + mu) / (lam * (2 * (1 + mu) - rate * lam))
+    formula = rate / (1 - mu) * (1 + mu) * sigma2 / (lam * (2 * (1 + mu) - rate * lam))
     errors.append(abs(S[0] / formula - 1))
 check("floor_with_momentum", errors, at_most=1e-10)
-ball = SGD([Tensor(np.zeros(4000), requires_grad=True)], 0.01, momentum=mu)
+ball = SGD([Tensor(np.zeros(4000), requires_grad=True)], 0.01, momentum=0.9)
 squares = []
 for _ in range(1500):
     ball.params[0].grad = ball.data + rng.normal(size=4000)
@@ -541,7 +561,7 @@ check("constant_gradient", rel_error(adam_walk(constant, eps=1e-3), straight), a
 s = 1e5
 check("scale_invariance", rel_error(adam_walk(s * grads, eps=s * 1e-3), adam_walk(grads, eps=1e-3)),
       at_most=1e-12)
-factors, accident = [], []
+factors = []
 for b2, factor in ((0.999, 3.16), (0.99, 1.0), (0.95, 0.447)):
     silence = np.zeros((12_000, 1))
     silence[-1] = 5.0
@@ -550,14 +570,26 @@ for b2, factor in ((0.999, 3.16), (0.99, 1.0), (0.95, 0.447)):
 check("after_a_long_silence", factors, at_most=2e-3)
 
 # %%
-k = np.arange(1, 401)
-w = 0.1 * 0.9 ** (400 - k) / (1 - 0.9**400)
-u = 0.001 * 0.999 ** (400 - k) / (1 - 0.999**400)
-bound = math.sqrt((w * w / u).sum())
-steepest = np.abs(np.diff(adam_walk((w / u)[:, None], eps=1e-30)[-2:, 0]))[0] / 0.01
-check("longest_step_is_reached", abs(steepest / bound - 1), at_most=1e-9)
-many = adam_walk(rng.standard_cauchy(size=(400, 500)))  # wild gradients
-check("no_step_is_longer", np.abs(np.diff(many[-2:], axis=0)).max() / 0.01 - bound, at_most=0)
+def last_steps(grads):
+    """Lengths of Adam's last step over the rate. grads (t, n) -> (n,)."""
+    return np.abs(np.diff(adam_walk(grads, eps=1e-30)[-2:], axis=0))[0] / 0.01
+
+
+reached = []
+for t in (12, 400):
+    k = np.arange(1, t + 1)
+    w = 0.1 * 0.9 ** (t - k) / (1 - 0.9**t)
+    u = 0.001 * 0.999 ** (t - k) / (1 - 0.999**t)
+    bound = math.sqrt((w * w / u).sum())
+    reached.append(abs(last_steps((w / u)[:, None])[0] / bound - 1))
+check("longest_step_is_reached", reached, at_most=1e-9)
+wild = last_steps(rng.standard_cauchy(size=(400, 500)))
+close = last_steps((w / u)[:, None] * np.random.default_rng(25).lognormal(0, 0.2, (400, 500)))
+print(f"bound {bound:.2f}; wild gradients reach {wild.max():.2f}, the worst but for noise "
+      f"{close.max():.2f}")
+check("no_step_is_longer", max(wild.max(), close.max()) - bound, at_most=0)
+
+# %%
 limit = 0.1 / 0.001**0.5 / (1 - 0.81 / 0.999) ** 0.5
 k = np.arange(20_000)  # t - k, for t so large that the corrections are 1
 w, u = 0.1 * 0.9**k[:2000], 0.001 * 0.999**k[:2000]
@@ -568,6 +600,7 @@ for t in (1, 2, 3, 5, 10, 30, 100, 300, 1000, 5000):
     w, u = 0.1 * 0.9**k / (1 - 0.9**t), 0.001 * 0.999**k / (1 - 0.999**t)
     finite.append(math.sqrt((w * w / u).sum()))
 print("bound on a step over the rate, t = 1 to 5000:", np.round(finite, 2))
+check("bound_starts_at_1", abs(finite[0] - 1), at_most=1e-12)
 check("bound_rises_to_its_limit", np.maximum(-np.diff(finite), np.array(finite[1:]) - limit),
       at_most=1e-9)
 check("limit_is_7_27", abs(limit - 7.27), at_most=0.01)
@@ -632,14 +665,15 @@ for t in range(1, 101):
     adam.step()
     sizes.append(np.sqrt(((adam.data - before) ** 2).mean()))
     scales.append((1 - 0.999**t) ** 0.5 / np.sqrt(adam.v))
-check("package_has_that_mean", abs(scales[9].mean() / chi_moments(10)[0] - 1), at_most=0.01)
+check("package_has_that_mean", abs(scales[9].mean() / chi_moments(10)[0] - 1), at_most=0.004)
 weights = [0.1 * 0.9 ** np.arange(t) / (1 - 0.9**t) for t in range(1, 101)]
 formula = [0.1 * (1 + 0.9**t) / (1.9 * (1 - 0.9**t)) for t in range(1, 101)]
 check("variance_of_the_mean", [abs((w @ w) / f - 1) for w, f in zip(weights, formula, strict=True)],
       at_most=1e-12)
 print(f"root mean square step: {sizes[0]:.3f} at t = 1, {sizes[-1]:.3f} at t = 100")
 check("first_steps_are_longer", sizes[0] / sizes[-1], at_least=4)
-check("late_steps_on_noise", abs(sizes[-1] / math.sqrt(0.1 / 1.9) - 1), at_most=0.03)
+check("first_step_on_noise", abs(sizes[0] - 1), at_most=1e-3)
+check("late_steps_on_noise", abs(sizes[-1] / math.sqrt(0.1 / 1.9) - 1), at_most=0.015)
 
 # %% [markdown]
 # ### Weight decay: inside the gradient or outside
@@ -667,8 +701,9 @@ check("late_steps_on_noise", abs(sizes[-1] / math.sqrt(0.1 / 1.9) - 1), at_most=
 # $$x_t=(1-\eta w)\,x_{t-1}-\eta\,\frac{\hat m_t}{\sqrt{\hat v_t}+\varepsilon},
 # \qquad\text{so for }g=0:\quad x_t=(1-\eta w)^t\,x_0. \tag{15.32}$$
 #
-# Every chosen weight shrinks by the same factor. It also bounds them. Under a gradient of constant
-# sign the step is $\eta$, and $x=(1-\eta w)x+\eta$ has the fixed point
+# Every chosen weight shrinks by the same factor. It also bounds them. Under a constant gradient
+# $g<0$, well above $\varepsilon$ in size, the step is $+\eta$ by (15.23), and $x=(1-\eta w)x+\eta$
+# has the fixed point $1/w$; for $g>0$ it is $-1/w$:
 #
 # $$\lvert x_\infty\rvert=\frac1w. \tag{15.33}$$
 #
@@ -779,16 +814,19 @@ for leaf in apart:
     clip_grad_norm([leaf], 1.0)
 g, h = np.concatenate(g), flat(apart)
 cosine = g @ h / np.linalg.norm(g) / np.linalg.norm(h)
-check("clipping_apart_turns_the_gradient", abs(cosine - 0.714), at_most=5e-4)
-check("degrees_lost", abs(math.degrees(math.acos(cosine)) - (45 - 0.573)), at_most=1e-2)
+check("clipping_apart_turns_the_gradient", abs(cosine - 101 / math.sqrt((100**2 + 1**2) * 2)),
+      at_most=1e-11)
+check("degrees_lost", [abs(cosine - 0.714), abs(math.degrees(math.acos(cosine)) - (45 - 0.573))],
+      at_most=5e-4)
 
 # %% [markdown]
 # ### Schedules
 #
 # By (15.15) and (15.28) a rate should begin small, be large, and end small. `schedules.py` has
-# four ways. All warm up along a straight line: at step $s=0,\dots,W-1$ the rate is $\eta(s+1)/W$.
-# Then let $p\in[0,1]$ be the *progress*: 0 at the first step after the warm-up, 1 at the last of
-# $N$ steps; and $f$ the final fraction.
+# three functions of the step $s=0,1,\dots$ and, below, one that waits to see. The three warm up
+# along a straight line: at the first $W$ steps the rate is $\eta(s+1)/W$. One then stays at $\eta$.
+# For the other two let $p\in[0,1]$ be the *progress*: 0 at the first step after the warm-up, 1 at
+# the last of $N$ steps. And let $f$ be the fraction of $\eta$ that is left at the end.
 #
 # $$\text{linear: }\ \eta\left(1-(1-f)\,p\right),\qquad
 # \text{cosine: }\ \eta\left(f+(1-f)\,\tfrac12(1+\cos\pi p)\right). \tag{15.38}$$
@@ -843,9 +881,9 @@ check("plateau", np.abs(np.array(scales) - 0.5 ** np.array([0, 0, 0, 1, 1, 1, 2,
 # \tag{15.42}$$
 #
 # Backward passes *add* into `.grad`. So each loss has to be divided by $K$ (or weighted by
-# $n_k/N$) before its backward pass. Forget it, and the sum is
+# $n_k/N$) before its backward pass. Forget it with equal parts, and the sum is
 #
-# $$\sum_kg_k=K\,g. \tag{15.43}$$
+# $$n_k=\frac NK\ \text{ for all }k:\qquad\sum_{k=1}^Kg_k=K\,g. \tag{15.43}$$
 #
 # In SGD that is a rate $K$ times as large. In Adam, by (15.24), it is nothing at all, so the
 # mistake stays unseen until somebody adds clipping, which compares $K\lvert g\rvert$ with $c$, or
@@ -921,12 +959,13 @@ print(inspect.getsource(clip_grad_norm))
 # - All parameters of a model lie in one flat array, of which each keeps a view. An update is a
 #   few array operations over the whole model, not a loop over dozens of small arrays.
 # - It runs in chunks that fit into a core's second-level cache, and writes intermediate results
-#   into one scratch array: an update reads five numbers a parameter from memory, once.
-# - The corrections are divided out of scalars where possible: $1/\sqrt{1-\beta_2^t}$ multiplies
+#   into one scratch array: an update reads four numbers a parameter from memory ($x$, $g$, $m$,
+#   $v$) and writes three, each once.
+# - The corrections are scalars, and multiply one array each: $1/\sqrt{1-\beta_2^t}$ multiplies
 #   the root, and $\eta/(1-\beta_1^t)$ the quotient. $\hat m$ and $\hat v$ never exist as arrays,
 #   and $\varepsilon$ is still added *after* the correction, as in (15.21).
-# - AdamW shrinks first. $(1-\eta w)x$ and the step of Adam are added, so the order is the same
-#   either way: the step does not depend on $x$.
+# - AdamW shrinks first, then steps. That is (15.32), since the step is made of gradients alone and
+#   does not depend on $x$. The other order would shrink the step too.
 # - `clip_grad_norm` adds $10^{-12}$ to the norm, so that nothing is divided by zero. That shrinks
 #   a clipped gradient by the fraction $10^{-12}/\lvert g\rvert$.
 # - Optimisers live in `optim.py`, layers in `nn.py`: an optimiser sees arrays, not modules.
@@ -1106,6 +1145,14 @@ show_table(["mistake", "100 steps against the package", "one weak step"],
 check("no_mistake_no_difference", strong[None], at_most=1e-12)
 check("five_mistakes_are_caught", [strong[wrong] for wrong in MISTAKES[1:]], at_least=5e-3)
 check("weak_test_passes_all_five", [weak[wrong] for wrong in MISTAKES[1:]], at_most=1e-7)
+uncorrected = []
+for b2, factor in ((0.999, 3.16), (0.99, 1.0), (0.95, 0.447)):
+    place = Tensor(np.zeros(1), requires_grad=True)
+    optimizer = Suspect([place], 0.02, "no bias correction", (0.9, b2), 1e-30)
+    place.grad = np.array([-0.5])
+    optimizer.step()
+    uncorrected.append(abs(place.data.item() / 0.02 / factor - 1))
+check("uncorrected_first_step", uncorrected, at_most=2e-3)
 
 # %% [markdown]
 # The weak test is no straw man: "one step, compare with $-\eta\,\mathrm{sign}(g)$" is the test
@@ -1178,9 +1225,9 @@ ends = {wrong: loss[-10:].mean() for wrong, loss in with_mistakes.items()}
 show_table(["mistake", "loss of the first step", "of the last ten"],
            [[wrong or "none", loss[0], ends[wrong]] for wrong, loss in with_mistakes.items()])
 fallen = [loss[0] - ends[wrong] for wrong, loss in with_mistakes.items()]
-check("the_loss_falls_with_every_mistake", fallen, at_least=1.0)
+check("the_loss_falls_with_every_mistake", fallen, at_least=1.5)
 others = [wrong for wrong in MISTAKES[1:] if wrong != "decay in gradient"]
-check("four_of_five_end_alike", [abs(ends[wrong] - ends[None]) for wrong in others], at_most=0.2)
+check("four_of_five_end_alike", [abs(ends[wrong] - ends[None]) for wrong in others], at_most=0.1)
 check("coupled_decay_costs", ends["decay in gradient"] - ends[None], at_least=0.2)
 
 # %% [markdown]
@@ -1253,7 +1300,7 @@ check("adam_beats_sgd", test["SGD"].mean() - test["Adam"].mean(), at_least=0.08)
 check("adamw_is_like_adam", abs(test["AdamW"].mean() - test["Adam"].mean()), at_most=0.06)
 rates = [warmup_cosine(s, lr=best["AdamW"], warmup=50, steps=160) for s in range(160)]
 print(f"AdamW's decay alone leaves {np.prod(1 - 0.1 * np.array(rates)):.2f} of a weight")
-check("a_quarter_or_so_decays", 1 - np.prod(1 - 0.1 * np.array(rates)), at_most=0.4)
+check("a_quarter_or_so_decays", 1 - np.prod(1 - 0.1 * np.array(rates)), at_most=0.3)
 check("momentum_does_not_beat_sgd", test["SGD"].mean() - test["momentum"].mean(), at_most=0.05)
 slow = np.mean([r[0][50:90] for _, r in runs["momentum", best["momentum"]]])
 check("momentum_rests_on_the_1_gram", abs(slow - grams[1].nats), at_most=0.15)
@@ -1330,9 +1377,9 @@ plt.show()
 #
 # ### The floor on real text, and three ways down
 #
-# The smallest language model is a table of $V\times V$ logits: row $a$ scores what follows
-# character $a$. Its loss is convex, and the best table is the 2-gram. Train it by plain SGD on
-# batches of 64 pairs, with a high rate.
+# The smallest language model over $V$ characters is a table of $V\times V$ logits: row $a$ scores
+# what follows character $a$. Its loss is convex, and the best table is the 2-gram. Train it by
+# plain SGD on batches of 64 pairs, with a high rate.
 #
 # **Prediction**, from (15.15): at a constant rate the held-out loss falls fast and then stays well
 # above the 2-gram's line, for ever. With a cosine to 0 it ends near the line. With `Plateau`, which
@@ -1387,7 +1434,7 @@ show_table(["rate", "test, mean of the last five", "last rate", "above the 2-gra
 last = {name: way[0][-5:].mean() for name, way in ways.items()}
 check("constant_rate_has_a_floor", last["constant"] - two_gram, at_least=0.15)
 third = ways["constant"][0][10:20].mean()
-check("and_stays_there", abs(last["constant"] - third), at_most=0.12)
+check("and_stays_there", abs(last["constant"] - third), at_most=0.08)
 check("falling_rates_come_near", [last[n] - two_gram for n in ("cosine", "Plateau")], at_most=0.1)
 
 # %%
@@ -1429,7 +1476,7 @@ show_table(["norm before", "after clipping at 1"], norms)
 before, after = np.array(norms).T
 check("vanished_stays_vanished", abs(after[0] / 1e-6 - 1), at_most=1e-9)
 check("exploded_becomes_one", np.abs(after[2:] - 1), at_most=1e-9)
-check("never_grows", (after - before).max(), at_most=1e-12)
+check("never_grows", (after / before - 1).max(), at_most=1e-12)
 
 # %% [markdown]
 # ### Why the rate must fall (S4:113, S4:886)
@@ -1440,13 +1487,14 @@ check("never_grows", (after - before).max(), at_most=1e-12)
 # 0.05, on the parabola with unit noise. A training loss that no longer falls may mean the floor
 # (lower the rate), a flat place (do not!), or a model that has learnt its text by heart (then look
 # at held-out text). A rate that falls starts as the large one does and ends far lower:
-# with $0.5/(1+0.05t)$, after 2000 steps, the mean loss is a tenth of that at a constant 0.05.
+# with $0.5/(1+0.05t)$, after 2000 steps, the mean loss is 0.00131, a tenth of that at a constant
+# 0.05.
 
 # %%
 finals = {name: squares[-1] for name, squares in exact.items()}
 show_table(["rate", "exact mean loss after 2000 steps"], finals.items())
-check("a_tenth", abs(10 * finals["0.5 / (1 + 0.05 t)"] / finals["0.05"] - 1), at_most=0.15)
-check("decayed_floor", abs(finals["0.5 / (1 + 0.05 t)"] - 0.00135), at_most=1e-4)
+check("a_tenth", abs(10 * finals["0.5 / (1 + 0.05 t)"] / finals["0.05"] - 1), at_most=0.05)
+check("decayed_floor", abs(finals["0.5 / (1 + 0.05 t)"] - 0.00131), at_most=1e-5)
 
 # %% [markdown]
 # ### A batch norm between clipping and step (S4:1194)
@@ -1860,18 +1908,21 @@ attempt(check_15_6, factored)
 # | (15.6) change of a quadratic by a step | `change_of_the_loss` | <= 1e-11 |
 # | (15.7) steps wrong by up to 1,000 lower the loss | `wrong_scales_fall` | <= 0 |
 # | (15.8) momentum is a geometric sum | `sum_of_gradients` | <= 1e-12 |
+# | gradients of alternating sign: 1 / (1 + mu) of one | `alternating_gradients` | <= 1e-12 |
 # | (15.9) three-term recurrence | `three_term_recurrence` | <= 1e-13 |
 # | (15.10) its roots give the whole walk | `roots_give_the_walk` | <= 1e-12 |
 # | (15.11) complex roots have modulus root mu | `modulus_is_root_mu` | <= 1e-07 |
+# | (15.11) outside these limits the larger root exceeds it | `real_roots_are_larger` | <= -1e-06 |
 # | (15.12) stability limit, misjudged pairs | `stability_with_momentum` | <= 0 |
 # | (15.13) the best pair's factor | `best_pair_has_root_mu` | <= 1e-06 |
 # | (15.13) no other pair is better | `no_pair_is_better` | <= 1e-06 |
 # | 11.5 steps a factor of 10, not 115 | `eleven_steps_instead_of_115` | <= 0.3 |
 # | (15.14) simulated walks have these squares | `recurrence_of_squares` | <= 0.02 |
+# | (15.14) for other curvature, noise and rate | `recurrence_in_general` | <= 0.02 |
 # | (15.15) floor 1/6 at rate 0.5 | `floor_at_one_half` | <= 1e-12 |
 # | (15.15) floor 1/78 at rate 0.05 | `floor_at_one_twentieth` | <= 1e-12 |
-# | (15.15) other curvature, noise and rate | `floor_in_general` | <= 1e-12 |
-# | (15.16) the way down is geometric | `geometric_way_down` | <= 1e-10 |
+# | (15.15) both floors for other curvature, noise and rate | `floor_in_general` | <= 1e-12 |
+# | (15.16) the way down is geometric | `geometric_way_down` | <= 1e-11 |
 # | (15.17) rate 1 / (t + 1) averages the noise | `mean_of_the_noise` | <= 1e-10 |
 # | (15.18) floor with momentum, against a linear solve | `floor_with_momentum` | <= 1e-10 |
 # | (15.18) about the floor of ten times the rate | `momentum_is_a_larger_rate` | <= 0.1 |
@@ -1880,18 +1931,21 @@ attempt(check_15_6, factored)
 # | (15.21), (15.22) first step: rate times sign | `first_step_is_the_sign` | <= 1e-15 |
 # | (15.21), (15.23) constant gradient | `constant_gradient` | <= 1e-12 |
 # | (15.24) scaled gradients and eps | `scale_invariance` | <= 1e-12 |
-# | (15.26) 3.16, 1 and 0.447 | `after_a_long_silence` | <= 0.002 |
+# | (15.26) 3.16, 1 and 0.447 after a long silence | `after_a_long_silence` | <= 0.002 |
+# | (15.26) the first step without bias correction | `uncorrected_first_step` | <= 0.002 |
 # | (15.25) the bound is reached | `longest_step_is_reached` | <= 1e-09 |
-# | (15.25) wild gradients stay below it | `no_step_is_longer` | <= 0 |
+# | (15.25) wild and nearly worst gradients stay below it | `no_step_is_longer` | <= 0 |
 # | (15.25) its limit | `limit_of_the_bound` | <= 1e-09 |
+# | (15.22), (15.25) at t = 1 the bound is the rate | `bound_starts_at_1` | <= 1e-12 |
 # | (15.25) for smaller t it is smaller | `bound_rises_to_its_limit` | <= 1e-09 |
 # | 7.27 for betas 0.9 and 0.999 | `limit_is_7_27` | <= 0.01 |
 # | (15.27) both moments, against integrals | `moments_of_one_over_root_v` | <= 1e-09 |
 # | the variance is 0.005 at t = 100 | `variance_at_100` | <= 0.0003 |
-# | (15.27) Adam's v has that mean at t = 10 | `package_has_that_mean` | <= 0.01 |
+# | (15.27) Adam's v has that mean at t = 10 | `package_has_that_mean` | <= 0.004 |
 # | (15.28) variance of the first mean | `variance_of_the_mean` | <= 1e-12 |
 # | on noise the first steps are four times as long | `first_steps_are_longer` | >= 4 |
-# | late steps on noise: 0.23 of the rate | `late_steps_on_noise` | <= 0.03 |
+# | (15.22) the first step on noise is the rate | `first_step_on_noise` | <= 0.001 |
+# | late steps on noise: 0.23 of the rate | `late_steps_on_noise` | <= 0.015 |
 # | (15.29) L2 is decay in SGD | `l2_is_decay_in_sgd` | <= 1e-14 |
 # | (15.31) coupled decay moves by the rate | `coupled_decay_forgets_its_strength` | <= 1e-07 |
 # | (15.32) decoupled decay | `decoupled_decay_is_geometric` | <= 1e-13 |
@@ -1900,15 +1954,15 @@ attempt(check_15_6, factored)
 # | (15.34) clipping and the norm it returns | `clip_formula` | <= 1e-11 |
 # | (15.35) norm and direction | `clip_keeps_direction` | <= 1e-11 |
 # | (15.36) nearest point of the ball | `clip_is_the_projection` | <= 1e-11 |
-# | (15.37) cosine when arrays are clipped apart | `clipping_apart_turns_the_gradient` | <= 0.0005 |
-# | that is 45 degrees less 0.573 | `degrees_lost` | <= 0.01 |
+# | (15.37) cosine when arrays are clipped apart | `clipping_apart_turns_the_gradient` | <= 1e-11 |
+# | that is 0.714, and 45 degrees less 0.573 | `degrees_lost` | <= 0.0005 |
 # | (15.38) linear, cosine and warm-up | `linear_and_cosine` | <= 1e-13 |
 # | (15.39) final value | `final_value` | <= 1e-14 |
 # | (15.39) the cosine is flat at both ends | `flat_at_both_ends` | <= 0.001 |
 # | (15.40) sum of the rates | `sum_of_the_rates` | <= 1e-12 |
 # | (15.41) Plateau's powers | `plateau` | <= 0 |
 # | (15.42) weighted mean of means | `mean_of_means` | <= 1e-12 |
-# | (15.43) undivided sum | `sum_is_k_times_too_large` | <= 1e-12 |
+# | (15.43) undivided sum of equal parts | `sum_is_k_times_too_large` | <= 1e-12 |
 # | unequal micro-batches need weights | `unequal_parts_need_weights` | >= 0.02 |
 # | (15.24) Adam does not show a factor of 4 | `adam_hides_the_factor` | <= 0.0001 |
 # | SGD shows it | `sgd_shows_the_factor` | >= 0.5 |
@@ -1918,12 +1972,12 @@ attempt(check_15_6, factored)
 # | the plain class without a mistake is the package | `no_mistake_no_difference` | <= 1e-12 |
 # | five mistakes are far off after 100 steps | `five_mistakes_are_caught` | >= 0.005 |
 # | one weak step passes all five | `weak_test_passes_all_five` | <= 1e-07 |
-# | the loss falls with every mistake (nats) | `the_loss_falls_with_every_mistake` | >= 1 |
-# | four of them end where the right one does (nats) | `four_of_five_end_alike` | <= 0.2 |
+# | the loss falls with every mistake (nats) | `the_loss_falls_with_every_mistake` | >= 1.5 |
+# | four of them end where the right one does (nats) | `four_of_five_end_alike` | <= 0.1 |
 # | coupled decay costs (nats) | `coupled_decay_costs` | >= 0.2 |
 # | Adam below SGD, test (nats) | `adam_beats_sgd` | >= 0.08 |
 # | AdamW like Adam, test (nats) | `adamw_is_like_adam` | <= 0.06 |
-# | share of a weight that AdamW's decay takes | `a_quarter_or_so_decays` | <= 0.4 |
+# | share of a weight that AdamW's decay takes | `a_quarter_or_so_decays` | <= 0.3 |
 # | momentum's lead on SGD, test (nats) | `momentum_does_not_beat_sgd` | <= 0.05 |
 # | momentum near the 1-gram, steps 51 to 90 | `momentum_rests_on_the_1_gram` | <= 0.15 |
 # | all four beat the 1-gram (nats) | `all_beat_the_1_gram` | >= 0.02 |
@@ -1933,13 +1987,13 @@ attempt(check_15_6, factored)
 # | (15.22) the GPT's first move is the rate | `first_move_is_the_rate` | <= 0.05 |
 # | the first move against later ones | `first_moves_are_longer` | >= 2 |
 # | constant rate above the 2-gram (nats) | `constant_rate_has_a_floor` | >= 0.15 |
-# | it stays there (nats) | `and_stays_there` | <= 0.12 |
+# | it stays there (nats) | `and_stays_there` | <= 0.08 |
 # | cosine and Plateau above the 2-gram (nats) | `falling_rates_come_near` | <= 0.1 |
 # | a norm of 1e-6 stays (S4:112) | `vanished_stays_vanished` | <= 1e-09 |
 # | 10 and 1000 become 1 (S4:112) | `exploded_becomes_one` | <= 1e-09 |
 # | (15.35) no norm grows (S4:112) | `never_grows` | <= 1e-12 |
-# | falling rate: a tenth of the floor at 0.05 (S4:113) | `a_tenth` | <= 0.15 |
-# | 0.00135 simulated, 0.00131 exact (S4:113) | `decayed_floor` | <= 0.0001 |
+# | falling rate: a tenth of the floor at 0.05 (S4:113) | `a_tenth` | <= 0.05 |
+# | exactly, 0.00131 (S4:113) | `decayed_floor` | <= 1e-05 |
 # | the batch-norm line changes no parameter (S4:1194) | `the_line_changes_no_parameter` | <= 0 |
 # | only running means move (S4:1194) | `only_running_means_move` | >= 0.001 |
 # | no Adam among the layers (S3:192) | `no_adam_among_the_layers` | <= 0 |
