@@ -11,6 +11,7 @@ from minigpt.commands import (
     demo,
     evaluate,
     gradcheck,
+    import_,
     info,
     plot,
     sample,
@@ -22,7 +23,7 @@ from minigpt.commands import (
 from minigpt.options import Parser
 
 COMMANDS = (demo, train, plot, sample, evaluate, data, tokenize, stories, chapters, verify,
-            gradcheck, info)  # fmt: skip
+            gradcheck, import_, info)  # fmt: skip
 
 
 def run(argv: Sequence[str] | None = None) -> int:

@@ -1,47 +1,147 @@
 """Generation: predict a distribution for the next token, draw from it, append, repeat."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minigpt.backend import to_numpy
+from minigpt.decoding import Decoding, draw, log_probs
 from minigpt.model import GPT
 from minigpt.tensor import no_grad
 
+Generators = np.random.Generator | Sequence[np.random.Generator]
+
+
+class Step(NamedTuple):
+    """One further token of each row, and what the model itself, before any filter, gave it."""
+
+    token: np.ndarray  # (B,) int
+    logprob: np.ndarray  # (B,) float64, nats, <= 0
+
+
+class Beam(NamedTuple):
+    """A continuation of the prompt, and its log-probability under the model."""
+
+    tokens: np.ndarray  # (n,) int, fewer if it ends in the stop token
+    logprob: float  # nats
+
 
 def generate(
-    model: GPT, idx: np.ndarray, n: int, *, rng: np.random.Generator, temperature: float = 1.0
+    model: GPT, idx: Any, n: int, *, rng: Generators, stop: int | None = None, **decoding: Any
 ) -> Iterator[np.ndarray]:
     """Draw n further tokens for each prompt of a batch, one step at a time.
 
-    Shapes: idx (B, T) int, T >= 1 -> yields (B,) int, n times. Beyond block_size tokens the model
-            sees the last block_size only (a sliding window).
-    temperature: logits are divided by it; 0 takes the likeliest token each time (greedy).
-    Raises: ValueError if idx has another shape, or n or temperature is negative.
+    Shapes: idx (B, T) int, T >= 1, or a list of B arrays (T_i,) -> yields (B,) int, n times. Beyond
+            block_size tokens the model sees the last block_size only (a sliding window).
+    rng: one generator for all rows; or one for each, and then a row is what it would be alone.
+    stop: a row that drew this token repeats it; when all did, generation ends.
+    decoding: temperature, top_k, ...: the fields of Decoding.
+    Raises: ValueError if a prompt, n or the decoding is not such.
     """
-    idx = np.asarray(idx)
-    if idx.ndim != 2 or idx.shape[1] == 0:
-        raise ValueError(f"a prompt must be (B, T) with T >= 1, got shape {idx.shape}")
-    if n < 0 or not temperature >= 0:
-        raise ValueError(f"n and temperature must be >= 0, got {n} and {temperature}")
-    return _draw(model, idx, n, rng, temperature)
+    return (step.token for step in steps(model, idx, n, rng=rng, stop=stop, **decoding))
 
 
-def _draw(model, idx, n, rng, temperature) -> Iterator[np.ndarray]:
+def steps(
+    model: GPT, idx: Any, n: int, *, rng: Generators, stop: int | None = None, **decoding: Any
+) -> Iterator[Step]:
+    """`generate`, with the log-probability of each token drawn (0 for a repeated stop token)."""
+    texts = _prompts(model, idx)
+    _check(model, n, stop)
+    if not isinstance(rng, np.random.Generator) and len(rng) != len(texts):
+        raise ValueError(f"expected {len(texts)} generators, one for each prompt, got {len(rng)}")
+    return _steps(model, texts, n, rng, stop, Decoding(**decoding))
+
+
+def _steps(model, texts, n, rng, stop, decoding) -> Iterator[Step]:
+    ended = np.zeros(len(texts), bool)
     for _ in range(n):
-        with no_grad():
-            logits = model(idx[:, -model.config.block_size :]).data[:, -1]  # (B, V)
-        token = choose(to_numpy(logits), temperature, rng)  # (B,)
-        idx = np.concatenate([idx, token[:, None]], axis=1)
-        yield token
+        logits = next_logits(model, texts)  # (B, V)
+        filtered = decoding(logits, texts)  # (B, V)
+        greedy = decoding.temperature == 0  # nothing to draw: the generator stays as it is
+        token = filtered.argmax(-1) if greedy else draw(filtered, rng)  # (B,)
+        logprob = log_probs(logits)[np.arange(len(token)), token]  # (B,)
+        if stop is not None:
+            token, logprob = np.where(ended, stop, token), np.where(ended, 0.0, logprob)
+            ended |= token == stop
+        texts = [np.append(text, new) for text, new in zip(texts, token, strict=True)]
+        yield Step(token, logprob)
+        if ended.all():
+            return
 
 
-def choose(logits: np.ndarray, temperature: float, rng: np.random.Generator) -> np.ndarray:
-    """One token a row, from softmax(logits / temperature). logits (B, V) -> (B,) int.
+def next_logits(model: GPT, texts: Sequence[np.ndarray]) -> np.ndarray:
+    """Logits of the token after each text: the only place where generation asks the model.
 
-    Adding Gumbel noise and taking the largest draws from the softmax without normalising it;
-    scaling the noise instead of the logits keeps a tiny temperature from overflowing.
+    Shapes: B arrays (T_i,) int -> (B, V). Texts of one length are computed together. So no row is
+    padded, and none can see, or be shifted by, what another one lacks.
     """
-    if temperature == 0:
-        return logits.argmax(-1)
-    return (logits + temperature * rng.gumbel(size=logits.shape)).argmax(-1)
+    windows = [text[-model.config.block_size :] for text in texts]
+    logits: list[Any] = [None] * len(texts)
+    for T in sorted({len(window) for window in windows}):
+        rows = [row for row, window in enumerate(windows) if len(window) == T]
+        with no_grad():
+            out = model(np.stack([windows[row] for row in rows])).data[:, -1]  # (rows, V)
+        for row, values in zip(rows, to_numpy(out), strict=True):
+            logits[row] = values
+    stacked = np.stack(logits)
+    if not np.isfinite(stacked).all():
+        raise ValueError("the model's logits are not finite: has its training diverged?")
+    return stacked
+
+
+def beam_search(
+    model: GPT, idx: Any, n: int, beams: int, *, length_penalty: float = 0.0,
+    stop: int | None = None,
+) -> list[Beam]:  # fmt: skip
+    """The likeliest continuations that are found by keeping the best `beams` at every length.
+
+    Shapes: idx (T,) int, one prompt -> up to `beams` of up to n tokens, best first.
+    stop: a continuation that holds this token is complete, and competes as it is.
+    length_penalty: compared is logprob / length**length_penalty. 0: the log-probability; 1: its
+        mean a token. It tells only where stop makes lengths differ.
+    Equals an exhaustive search if beams >= V**(n - 1), and greedy decoding if beams is 1.
+    Raises: ValueError if an argument is not such.
+    """
+    (prompt,) = _prompts(model, [idx])
+    _check(model, n, stop)
+    if beams < 1 or not 0 <= length_penalty < math.inf:
+        raise ValueError(f"expected beams >= 1 and length_penalty >= 0, finite, got {beams} and"
+                         f" {length_penalty}")  # fmt: skip
+    best = [Beam(prompt[:0], 0.0)]
+    for _ in range(n):
+        live = [beam for beam in best if stop is None or stop not in beam.tokens]
+        if not live:
+            break
+        found = [beam for beam in best if stop is not None and stop in beam.tokens]
+        rows = log_probs(next_logits(model, [np.append(prompt, beam.tokens) for beam in live]))
+        for beam, row in zip(live, rows, strict=True):  # row (V,)
+            for token in np.argsort(-row, kind="stable")[:beams]:  # no others can be kept
+                found.append(Beam(np.append(beam.tokens, token), beam.logprob + float(row[token])))
+        found.sort(key=lambda beam: -beam.logprob / len(beam.tokens) ** length_penalty)
+        best = found[:beams]
+    return best
+
+
+def _prompts(model: GPT, idx: Any) -> list[np.ndarray]:
+    """The rows of a batch, checked: each (T_i,) int64, T_i >= 1."""
+    if not np.iterable(idx):
+        raise ValueError(f"prompts must be (B, T), or a list of arrays, got {idx!r}")
+    texts, V = [np.asarray(text) for text in idx], model.config.vocab_size
+    if not texts:
+        raise ValueError("expected at least one prompt, got none")
+    for text in texts:
+        if text.ndim != 1 or text.size == 0 or text.dtype.kind not in "iu":
+            raise ValueError("a prompt must be (T,) integers with T >= 1, got shape"
+                             f" {text.shape}, {text.dtype}")  # fmt: skip
+        if text.min() < 0 or text.max() >= V:
+            raise ValueError(f"idx must be in 0..{V - 1}, got {text.min()}..{text.max()}")
+    return [text.astype(np.int64) for text in texts]
+
+
+def _check(model: GPT, n: int, stop: int | None) -> None:
+    if n < 0:
+        raise ValueError(f"n must be >= 0, got {n}")
+    if stop is not None and not 0 <= stop < model.config.vocab_size:
+        raise ValueError(f"stop must be in 0..{model.config.vocab_size - 1}, got {stop}")

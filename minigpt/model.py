@@ -1,6 +1,7 @@
 """GPT-2's architecture: pre-norm blocks, learned positions, a head tied to the embedding.
 
-Four other ways to tell positions apart can take the place of the learned table wpe.
+Four other ways to tell positions apart can take the place of the learned table wpe, and the head
+can have a table of its own.
 
 Attribute names are those of GPT-2's published checkpoints, which load without renaming:
 
@@ -12,6 +13,7 @@ Attribute names are those of GPT-2's published checkpoints, which load without r
     mlp.c_fc        up                                    (C, 4C)
     mlp.c_proj      down, into the residual stream        (4C, C)
     ln_f            the last layer norm
+    lm_head         wte again, or if not tied its own     (V, C)
 
 Shapes: B batch, T time, C channels, H heads, D = C / H head size, V vocabulary.
 """
@@ -47,6 +49,7 @@ class GPTConfig:
     dropout: float = option(0.0, "probability of dropping an activation, 0 <= p < 1")
     bias: bool = option(True, "offsets in linear layers and layer norms")
     position: str = option("learned", f"how positions are told apart: {', '.join(POSITIONS)}")
+    tied: bool = option(True, "one table for tokens read and tokens predicted")
 
     def __post_init__(self):
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
@@ -99,11 +102,9 @@ class MLP(Module):
     """Each position by itself: up to 4C, GELU, down. (B, T, C) -> (B, T, C)."""
 
     def __init__(self, config: GPTConfig, rng, dtype):
-        C = config.n_embd
+        C, std = config.n_embd, residual_std(config)
         self.c_fc = Linear(C, 4 * C, rng=rng, bias=config.bias, dtype=dtype)
-        self.c_proj = Linear(
-            4 * C, C, rng=rng, bias=config.bias, std=residual_std(config), dtype=dtype
-        )
+        self.c_proj = Linear(4 * C, C, rng=rng, bias=config.bias, std=std, dtype=dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.c_proj(F.gelu(self.c_fc(x)))  # (B, T, 4C) inside
@@ -137,8 +138,8 @@ class GPT(Module):
 
     def __init__(self, config: GPTConfig, rng, dtype: str = "float32"):
         self.config = config
-        self.wte = Embedding(config.vocab_size, config.n_embd, rng=rng, dtype=dtype)
-        T, C = config.block_size, config.n_embd
+        V, T, C = config.vocab_size, config.block_size, config.n_embd
+        self.wte = Embedding(V, C, rng=rng, dtype=dtype)
         if config.position == "learned":
             self.wpe = Embedding(T, C, rng=rng, dtype=dtype)
         elif config.position == "sinusoid":  # a constant, so a plain array, and no parameter
@@ -149,6 +150,7 @@ class GPT(Module):
         self.drop = Dropout(config.dropout)
         self.h = [Block(config, rng, dtype) for _ in range(config.n_layer)]
         self.ln_f = LayerNorm(config.n_embd, bias=config.bias, dtype=dtype)
+        self.lm_head = self.wte if config.tied else Embedding(V, C, rng=rng, dtype=dtype)
 
     def __call__(self, idx: Any, rng=None) -> Tensor:
         """Logits of the next token.
@@ -171,7 +173,7 @@ class GPT(Module):
         bias = self.distances[:, :T, :T] if position == "alibi" else None  # the same in every layer
         for block in self.h:
             x = block(x, rng, bias)  # (B, T, C), the residual stream
-        return F.linear(self.ln_f(x), self.wte.weight.T)  # (B, T, V): the head is wte again
+        return F.linear(self.ln_f(x), self.lm_head.weight.T)  # (B, T, V)
 
     def decayed_parameters(self) -> list[Tensor]:
         """What weight decay shrinks: the matrices of the linear layers.
@@ -189,6 +191,6 @@ class GPT(Module):
         out.
         """
         c = self.config
-        matrices = sum(p.size for p in self.decayed_parameters()) + self.wte.weight.size
+        matrices = sum(p.size for p in self.decayed_parameters()) + self.lm_head.weight.size
         attention = c.n_layer * 2 * c.block_size * c.n_embd
         return 3 * 2 * (matrices + attention)

@@ -17,8 +17,9 @@ from minigpt.backend import xp
 from minigpt.model import GPT, MLP, Block, CausalSelfAttention, GPTConfig
 from minigpt.nn import Dropout, Embedding, LayerNorm, Linear
 from minigpt.tensor import Tensor
+from minigpt.variants import llama
 
-MODULES = (shapes, ops, functional, attention, positions)
+MODULES = (shapes, ops, functional, attention, positions, llama)
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ CASES = {
     "causal_attention": Case(HEADS, linear="v"),
     "causal_self_attention": Case({"qkv": (2, 4, 12)}, lambda op, x: op(x, n_head=2)),
     "rotary": Case({"x": (2, 3, 4)}, linear="x"),
+    "swiglu": Case({"gate": (2, 3, 4), "up": (2, 3, 4)}, linear="up"),
 }  # fmt: skip
 
 
@@ -123,7 +125,7 @@ def subjects() -> Iterator[Subject]:
         leaves = {a: _leaf(name + a, n, case.domain) for a, n in case.arguments.items()}
         twin = getattr(reference, op.__name__, None)
         yield Subject(
-            f"{op.__module__.split('.')[1]}.{name}", partial(case.call, op, *leaves.values()),
+            f"{op.__module__.removeprefix('minigpt.')}.{name}", partial(case.call, op, *leaves.values()),
             leaves, twin and partial(case.call, twin, *leaves.values()), case.linear, case.analytic,
         )  # fmt: skip
     yield from _layers()
@@ -198,4 +200,4 @@ def _compose(m: Any, x: Any) -> Tensor:
     x = _compose(m.wte, x) + _compose(m.wpe, xp.arange(x.shape[1]))
     for block in m.h:
         x = _compose(block, x)
-    return reference.linear(_compose(m.ln_f, x), m.wte.weight.T)
+    return reference.linear(_compose(m.ln_f, x), m.lm_head.weight.T)

@@ -16,6 +16,7 @@ import pytest
 from minigpt import cli, data, plot
 from minigpt.__main__ import main
 from minigpt.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from minigpt.commands.sample import Stopper
 from minigpt.data.writing import write_tokens
 from minigpt.evaluate import nats_per_token, score_baselines
 from minigpt.generate import generate
@@ -40,6 +41,7 @@ COMMANDS = (
     "data",
     "tokenize",
     "stories",
+    "import",
 )
 
 
@@ -235,6 +237,15 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, trained, capsys):
         (["sample", best, "--prompt", "line §"], "does not know: '§'"),
         (["sample", best, "--prompt", ""], "at least one character"),
         (["sample", best, "--temperature", "-1"], "must be >= 0"),
+        (["sample", best, "--temperature", "nan"], "temperature must be >= 0 and finite, got nan"),
+        (["sample", best, "--top-k", "-1"], "top_k must be an integer >= 0, got -1"),
+        (["sample", best, "--top-k", "2.5"], "argument --top-k: invalid int value"),
+        (["sample", best, "--top-p", "0"], "top_p must be in 0 < top_p <= 1, got 0.0"),
+        (["sample", best, "--min-p", "2"], "min_p must be in 0 <= min_p <= 1, got 2.0"),
+        (["sample", best, "--repetition-penalty", "0"], "must be positive and finite, got 0.0"),
+        (["sample", best, "--stop", ""], "--stop must have at least one character"),
+        (["sample", best, "--stop", "a", "--stop", ""], "--stop must have at least one character"),
+        (["sample", best, "--samples", "0"], "--samples must be at least 1, got 0"),
         (["sample", "broken.safetensors"], "not a whole safetensors file"),
         (["sample", "missing.safetensors"], "no such checkpoint"),
         (["eval", best, "--data", "facts"], "does not know"),
@@ -404,6 +415,83 @@ def test_sample_draws_from_the_named_model_at_the_temperature(text, trained, cap
         assert capsys.readouterr().out.rsplit("\n\n", 1)[0] == wanted
 
 
+def test_every_option_of_sample_reaches_the_draws(trained, capsys):
+    path = f"{trained}/best.safetensors"
+    checkpoint = load_checkpoint(path)
+    idx, texts = checkpoint.tokenizer.encode("line 7")[None], set()
+    values = {"top_k": 2, "top_p": 0.5, "min_p": 0.4, "repetition_penalty": 3.0}
+    for options in [{}, *({name: value} for name, value in values.items())]:
+        flags = [str(part) for name, value in options.items()
+                 for part in ("--" + name.replace("_", "-"), value)]  # fmt: skip
+        assert main(["sample", path, "--prompt", "line 7", "-n", "40", "--seed", "3", *flags]) == 0
+        rng = np.random.default_rng(3)
+        drawn = generate(checkpoint.model, idx, 40, rng=rng, temperature=0.8, **options)
+        wanted = "line 7" + checkpoint.tokenizer.decode(np.concatenate([*drawn]))
+        assert capsys.readouterr().out.rsplit("\n\n", 1)[0] == wanted
+        texts.add(wanted)
+    assert len(texts) == 5
+
+
+def test_each_of_several_samples_is_that_of_its_seed(trained, capsys):
+    def told(*argv):
+        assert main(["sample", "--prompt", "line 7", "-n", "30", *argv]) == 0
+        return capsys.readouterr().out.rsplit("\n\n", 1)
+
+    together, count = told("--seed", "4", "--samples", "3")
+    alone = [told("--seed", str(seed))[0] for seed in (4, 5, 6)]
+    assert together == "\n\n".join(
+        f"--- seed {seed}\n{text}" for seed, text in zip((4, 5, 6), alone, strict=True)
+    )
+    assert len(set(alone)) == 3
+    assert count.startswith("90 tokens, ")
+
+
+def test_a_sample_ends_before_the_stop_text(trained, capsys):
+    def told(*argv):
+        assert main(["sample", "--prompt", "line 7", "-n", "60", "--seed", "3", *argv]) == 0
+        return capsys.readouterr().out.rsplit("\n\n", 1)
+
+    whole = told()[0].removeprefix("line 7")
+    stop = whole[20:24]  # four tokens
+    at = whole.index(stop)
+    text, count = told("--stop", "never§", "--stop", stop)
+    assert text == "line 7" + whole[:at]
+    assert count.startswith(f"{at + 4} tokens, ")
+    text, count = told("--stop", whole[-3:] + "§")
+    assert text == "line 7" + whole  # what waited is not lost
+    assert count.startswith("60 tokens, ")
+    assert told("--stop", "line 7")[0].startswith("line 7")  # the prompt is not searched
+
+
+def first_stop(text, stops):
+    """Where the stop string begins that is complete first, the longest of these; slow."""
+    for end in range(len(text) + 1):
+        starts = [end - len(stop) for stop in stops if text[:end].endswith(stop)]
+        if starts:
+            return min(starts)
+    return None
+
+
+def test_a_stop_text_is_found_however_the_pieces_cut_it():
+    rng, found = np.random.default_rng(0), 0
+    for _ in range(3000):
+        text = "".join(rng.choice([*"ab\n"], rng.integers(0, 14)))
+        stops = ["".join(rng.choice([*"ab\n"], rng.integers(1, 6)))
+                 for _ in range(rng.integers(0, 4))]  # fmt: skip
+        at = first_stop(text, stops)
+        stopper, out, rest = Stopper(stops), "", text
+        while rest and not stopper.stopped:
+            n = rng.integers(0, 4)
+            out, rest = out + stopper.push(rest[:n]), rest[n:]
+            assert text[:at].startswith(out)
+            waiting = text[len(out) : len(text) - len(rest)]
+            assert stopper.stopped or not waiting or any(s.startswith(waiting) for s in stops)
+        assert stopper.stopped == (at is not None)
+        assert out + stopper.end() == text[:at]
+        found += at is not None
+    assert 500 < found < 2500
+
+
 def test_info_is_about_the_checkpoint(trained, capsys):
     model = load_checkpoint(f"{trained}/last.safetensors").model
     assert main(["info", f"{trained}/last.safetensors"]) == 0
@@ -426,11 +514,11 @@ def test_every_option_reaches_the_run(text, tmp_path):
         part for name, value in (values | shape).items()
         for part in ("--" + name.replace("_", "-"), str(value))
     ]  # fmt: skip
-    assert main(["train", "--data", text, *argv, "--no-bias", "--out", "mine"]) == 0
+    assert main(["train", "--data", text, *argv, "--no-bias", "--no-tied", "--out", "mine"]) == 0
     last = load_checkpoint(tmp_path / "mine/last.safetensors")
     assert last.training["config"] == values | {"data": text, "seconds": 0.0}
     assert asdict(last.model.config) == shape | {
-        "bias": False, "vocab_size": last.tokenizer.vocab_size
+        "bias": False, "tied": False, "vocab_size": last.tokenizer.vocab_size
     }  # fmt: skip
     rng, ids = np.random.default_rng(7), encoded(last, text)
     start = GPT(last.model.config, rng)

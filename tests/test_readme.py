@@ -13,7 +13,9 @@ import pytest
 from minigpt.__main__ import main
 from minigpt.backend import xp
 from minigpt.coverage import coverage_table, find_chapters, read_chapter
+from minigpt.gpt2 import write_gpt2
 from minigpt.gradcheck import check_grads
+from minigpt.model import GPT, GPTConfig
 from minigpt.tensor import Tensor, primitive
 from tests import cases
 from tests.test_architecture import CORE, code_lines
@@ -47,8 +49,11 @@ def test_every_make_command_exists_and_the_door_runs_the_two_main_ones():
 
 def test_the_package_commands_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    config = GPTConfig(50257, block_size=8, n_layer=1, n_head=1, n_embd=2)
+    write_gpt2(GPT(config, np.random.default_rng(0)), tmp_path / "gpt2")
     found = [shlex.split(line)[3:] for line in COMMANDS if line.startswith("python -m minigpt ")]
     assert [words[0] for words in found] == [
+        "train",
         "chapters",
         "verify",
         "verify",
@@ -59,6 +64,8 @@ def test_the_package_commands_run(tmp_path, monkeypatch, capsys):
         "eval",
         "info",
         "train",
+        "import",
+        "sample",
     ]
     for words in found:
         if "--seconds" in words:  # the same command, made shorter and smaller

@@ -67,9 +67,9 @@ def critical_momentum(lr, lam):
     return factor**2, factor
 
 
-# %% exercise="15.2" role="wrong" why="works for single numbers only: only hidden tests see it"
+# %% exercise="15.2" role="wrong" why="one momentum for all curvatures: only hidden tests see it"
 def critical_momentum(lr, lam):
-    factor = 1 - math.sqrt(lr * lam)
+    factor = 1 - np.sqrt(np.max(lr * lam))
     return factor**2, factor
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from minigpt.commands.models import pieces_of, print_table
 from minigpt.commands.runs import free_folder, print_written, train_run
+from minigpt.decoding import Decoding
 from minigpt.evaluate import scored_characters
 from minigpt.options import positive
 
@@ -17,11 +18,11 @@ def demo(args: argparse.Namespace) -> None:
     print(f"\nOn {n:,} characters that no model was trained on or chosen by:\n")
     print_table(trainer.model, parts)
     print("\nThree samples at temperature 0.8:\n")
-    started = time.perf_counter()
+    started, decoding = time.perf_counter(), Decoding(temperature=0.8)
     for seed in range(3):
         print(
             f"{seed + 1}. "
-            + "".join(pieces_of(trainer, "\n", 150, 0.8, seed)).replace("\n", "\n   ")
+            + "".join(pieces_of(trainer, "\n", 150, seed, decoding)).replace("\n", "\n   ")
         )
     speed = 3 * 150 / (time.perf_counter() - started)
     print(f"\ntraining    {trainer.tokens_per_second():,.0f} tokens/s, {trainer.step} steps")

@@ -1,6 +1,7 @@
 """What commands do with a trained model: find it, score it, let it speak."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from minigpt.checkpoint import Checkpoint
 from minigpt.commands.parts import COUNTED, Parts
+from minigpt.decoding import Decoding
 from minigpt.evaluate import Score, nats_per_character
 from minigpt.generate import generate
 from minigpt.model import GPT
@@ -42,18 +44,19 @@ def threads_for(model: GPT) -> threadpool_limits:
 
 
 def pieces_of(
-    trained: Trainer | Checkpoint, prompt: str, n: int, temperature: float, seed: int
+    trained: Trainer | Checkpoint, prompt: str, n: int, seed: int, decoding: Decoding
 ) -> Iterator[str]:
     """The text of the n tokens that continue the prompt, as it comes. Checks its arguments at once.
 
-    A token of byte pairs may end amid a character, which then comes with the next one.
+    A piece is what one token adds; the last is what was left after all of them. A token of byte
+    pairs may end amid a character, which then comes with the next one.
     """
     if not prompt:
         raise ValueError("--prompt must have at least one character")
     if seed < 0:
         raise ValueError(f"--seed must be at least 0, got {seed}")
     idx, rng = trained.tokenizer.encode(prompt)[None], np.random.default_rng(seed)  # (1, T)
-    tokens = generate(trained.model, idx, n, rng=rng, temperature=temperature)
+    tokens = generate(trained.model, idx, n, rng=rng, **asdict(decoding))
 
     def pieces() -> Iterator[str]:
         decoder = trained.tokenizer.decoder()
