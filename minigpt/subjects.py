@@ -125,9 +125,13 @@ def subjects() -> Iterator[Subject]:
         leaves = {a: _leaf(name + a, n, case.domain) for a, n in case.arguments.items()}
         twin = getattr(reference, op.__name__, None)
         yield Subject(
-            f"{op.__module__.removeprefix('minigpt.')}.{name}", partial(case.call, op, *leaves.values()),
-            leaves, twin and partial(case.call, twin, *leaves.values()), case.linear, case.analytic,
-        )  # fmt: skip
+            f"{op.__module__.removeprefix('minigpt.')}.{name}",
+            partial(case.call, op, *leaves.values()),
+            leaves,
+            twin and partial(case.call, twin, *leaves.values()),
+            case.linear,
+            case.analytic,
+        )
     yield from _layers()
 
 
