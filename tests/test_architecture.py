@@ -47,7 +47,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tokenizer.gpt2_vocabulary": {"tokenizer.bpe", "tokenizer.files"},
     "tokenizer": {"tokenizer.vocabulary", "tokenizer.characters", "tokenizer.bpe",
                   "tokenizer.training", "tokenizer.files", "tokenizer.gpt2_vocabulary"},
-    "data": {"data"},
+    "download": set(),
+    "data": {"data", "download"},
     "baselines": {"baselines"},
     "metrics": {"metrics"},
     "checkpoint": {"backend", "nn", "model", "tokenizer"},
@@ -89,7 +90,7 @@ MAY_IMPORT: dict[str, set[str]] = {
                  "nn", "model", "reference", "variants"},
     "variants": {"backend", "tensor", "ops", "functional", "attention", "positions", "nn", "model",
                  "tokenizer.ids", "tokenizer.merging", "tokenizer.pretokens", "generate",
-                 "variants"},
+                 "download", "variants"},
     "audit": {"backend", "tensor", "checkpoint", "gradcheck", "witness", "subjects", "drawing"},
     "coverage": set(),
     "options": set(),
@@ -128,8 +129,7 @@ LATE_IMPORTS = {
     "__main__.py": {"minigpt.cli"},
     "data/wheel.py": {"importlib"},
     "tokenizer/gpt2_vocabulary.py": {"importlib"},
-    "data/shakespeare.py": {"pooch"},
-    "variants/stories.py": {"pooch"},
+    "download.py": {"pooch"},
     "data/pydoc.py": {"pydoc_data.topics"},
 }
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef

@@ -8,10 +8,10 @@ Size:    1,115,394 bytes, 65 distinct characters. A document is a speech: who sp
 """
 
 import hashlib
-import os
 from pathlib import Path
 
 from minigpt.data.corpus import Corpus, deduplicate, paragraphs
+from minigpt.download import cache_folder, fetch
 
 URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/"
@@ -36,9 +36,7 @@ def load() -> Corpus:
 
 def path() -> Path:
     """Where the file is, or will be."""
-    import pooch  # brings a whole HTTP library
-
-    return Path(os.environ.get("MINIGPT_DATA") or pooch.os_cache("minigpt")) / FILE
+    return cache_folder() / FILE
 
 
 def cached() -> bool:
@@ -48,20 +46,5 @@ def cached() -> bool:
 
 
 def _file() -> Path:
-    """The checked file. To fetch it, pooch writes a temporary file, checks that, and moves it."""
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")  # it would announce a download; we report a failure
-    file = path()
-    try:
-        pooch.retrieve(URL, f"sha256:{HASH}", fname=file.name, path=file.parent)
-    except ValueError:
-        reason = "what came is not the expected file (its SHA-256 differs)"
-    except OSError as error:  # of the disk or of the network: those of requests are of this kind
-        reason = error.strerror or f"no whole answer ({type(error).__name__})"
-    else:
-        return file
-    raise ValueError(
-        f"cannot get {URL} into {file.parent}: {reason}. This corpus needs the internet once;"
-        " 'facts' and 'pydoc' do not"
-    )
+    return fetch(URL, HASH, path(), "This corpus needs the internet once; 'facts' and 'pydoc' do"
+                                    " not")  # fmt: skip

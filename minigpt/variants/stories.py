@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from minigpt.download import cache_folder, fetch
 from minigpt.generate import generate
 from minigpt.variants.llama import Llama, Remembering
 from minigpt.variants.llama2c import BOS, EOS, Llama2cTokenizer, read_llama2c, read_tokenizer
@@ -38,7 +39,8 @@ def load(folder: str | os.PathLike | None = None) -> tuple[Llama, Llama2cTokeniz
     place = cache() if folder is None else Path(folder)
     if folder is None:
         for name in HASHES:
-            _fetch(name, place)
+            fetch(f"{URL}/{name}", HASHES[name], place / name, "It needs the internet once;"
+                  " --model names a folder that has the files already")  # fmt: skip
     model, tokenizer = read_llama2c(place / MODEL), read_tokenizer(place / TOKENIZER)
     if tokenizer.vocab_size != model.config.vocab_size:
         raise ValueError(f"{place}: the tokenizer has {tokenizer.vocab_size} tokens, but the model "
@@ -48,26 +50,7 @@ def load(folder: str | os.PathLike | None = None) -> tuple[Llama, Llama2cTokeniz
 
 def cache() -> Path:
     """The folder where the files are, or will be."""
-    import pooch  # brings a whole HTTP library
-
-    return Path(os.environ.get("MINIGPT_DATA") or pooch.os_cache("minigpt")) / "stories260K"
-
-
-def _fetch(name: str, place: Path) -> None:
-    """Have the checked file in place: pooch writes a temporary file, checks that, and moves it."""
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")  # it would announce a download; we report a failure
-    try:
-        pooch.retrieve(f"{URL}/{name}", f"sha256:{HASHES[name]}", fname=name, path=place)
-    except ValueError:
-        reason = "what came is not the expected file (its SHA-256 differs)"
-    except OSError as error:  # of the disk or of the network: those of requests are of this kind
-        reason = error.strerror or f"no whole answer ({type(error).__name__})"
-    else:
-        return
-    raise ValueError(f"cannot get {URL}/{name} into {place}: {reason}. It needs the internet once;"
-                     " --model names a folder that has the files already")  # fmt: skip
+    return cache_folder() / "stories260K"
 
 
 def tell(
