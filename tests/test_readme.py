@@ -10,13 +10,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from minigpt import data
 from minigpt.__main__ import main
 from minigpt.backend import xp
 from minigpt.coverage import coverage_table, find_chapters, read_chapter
+from minigpt.evaluate import score_baselines
 from minigpt.gpt2 import write_gpt2
 from minigpt.gradcheck import check_grads
 from minigpt.model import GPT, GPTConfig
 from minigpt.tensor import Tensor, primitive
+from minigpt.tokenizer import CharTokenizer
 from tests import cases
 from tests.test_architecture import CORE, code_lines
 from tests.test_gradcheck import BANK, BLIND
@@ -119,6 +122,33 @@ def test_the_chapters_table_counts_what_the_notebooks_hold():
     shown = [line.split() for line in README.splitlines() if re.match(r"\d\d_\w+ +\d", line)]
     assert [line[:3] + line[5:] for line in shown] == [line[:3] + line[5:] for line in lines]
     assert all(f"[{c.number} {c.title}](chapters/{c.path.name})" in README for c in chapters)
+
+
+def test_recorded_numbers_are_those_of_their_files():
+    kills = (ROOT / "figures" / "data" / "kills.csv").read_text("utf-8").splitlines()[1:]
+    inside = sum(",yes," in line for line in kills)
+    assert all(line.endswith(",exact") for line in kills)
+    assert f"Of {len(kills)} kills\nat random moments, {inside} of them in the middle" in README
+    table = (ROOT / "tests" / "MUTANTS.md").read_text("utf-8")
+    rows = re.findall(r"^\| `\w+\.py` \| (\d+) \| (\d+) \|", table, re.M)
+    broken, noticed = (sum(int(row[i]) for row in rows) for i in (0, 1))
+    assert f"Of {broken:,} small breaks of the engine the tests notice {noticed:,}" in README
+    assert f"## The {broken - noticed} survivors" in table
+
+
+def test_the_best_ngram_is_the_one_it_says():
+    corpus = data.load("facts")
+    parts, tokenizer = data.split(corpus), CharTokenizer.from_text(corpus.text)
+    train, test = tokenizer.encode(parts.train), tokenizer.encode(parts.test)
+    scores = score_baselines(tokenizer.vocab_size, train, test, 7)
+    best = min(scores, key=lambda score: score.nats)
+    text = " ".join(README.split())
+    assert f"the best n-gram, the {best.name}, {best.nats:.3f}." in text
+    reached = float(re.search(r"the GPT reaches \*\*(\d\.\d+)\*\*", text)[1])
+    log = (ROOT / "figures" / "data" / "16_long_run.csv").read_text("utf-8").splitlines()
+    held_out = min(float(line.split(",")[3]) for line in log[1:])  # on part of the validation text
+    assert reached < best.nats
+    assert abs(reached - held_out) < 0.05
 
 
 @pytest.mark.parametrize("word", ["DEMO_OUTPUT", "BENCH_OUTPUT", "TODO"])
