@@ -7,10 +7,13 @@ from inspect import getdoc
 from minigpt import __version__
 from minigpt.commands import (
     chapters,
+    chat,
     data,
     demo,
     evaluate,
+    explain,
     gradcheck,
+    graph,
     import_,
     info,
     plot,
@@ -22,8 +25,8 @@ from minigpt.commands import (
 )
 from minigpt.options import Parser
 
-COMMANDS = (demo, train, plot, sample, evaluate, data, tokenize, stories, chapters, verify,
-            gradcheck, import_, info)  # fmt: skip
+COMMANDS = (demo, train, plot, sample, chat, evaluate, explain, data, tokenize, stories, chapters,
+            verify, gradcheck, import_, info, graph)  # fmt: skip
 
 
 def run(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigpt.backend import to_numpy
+from minigpt.cache import KVCache
 from minigpt.decoding import Decoding, draw, log_probs
 from minigpt.model import GPT
 from minigpt.tensor import no_grad
@@ -29,35 +30,48 @@ class Beam(NamedTuple):
 
 
 def generate(
-    model: GPT, idx: Any, n: int, *, rng: Generators, stop: int | None = None, **decoding: Any
-) -> Iterator[np.ndarray]:
+    model: GPT, idx: Any, n: int, *, rng: Generators, stop: int | None = None,
+    cached: bool = True, **decoding: Any,
+) -> Iterator[np.ndarray]:  # fmt: skip
     """Draw n further tokens for each prompt of a batch, one step at a time.
 
     Shapes: idx (B, T) int, T >= 1, or a list of B arrays (T_i,) -> yields (B,) int, n times. Beyond
             block_size tokens the model sees the last block_size only (a sliding window).
     rng: one generator for all rows; or one for each, and then a row is what it would be alone.
     stop: a row that drew this token repeats it; when all did, generation ends.
+    cached: keep keys and values, or compute every text anew at each step, which is slower.
     decoding: temperature, top_k, ...: the fields of Decoding.
     Raises: ValueError if a prompt, n or the decoding is not such.
     """
-    return (step.token for step in steps(model, idx, n, rng=rng, stop=stop, **decoding))
+    given = steps(model, idx, n, rng=rng, stop=stop, cached=cached, **decoding)
+    return (step.token for step in given)
 
 
 def steps(
-    model: GPT, idx: Any, n: int, *, rng: Generators, stop: int | None = None, **decoding: Any
-) -> Iterator[Step]:
+    model: GPT, idx: Any, n: int, *, rng: Generators, stop: int | None = None,
+    cached: bool = True, **decoding: Any,
+) -> Iterator[Step]:  # fmt: skip
     """`generate`, with the log-probability of each token drawn (0 for a repeated stop token)."""
     texts = _prompts(model, idx)
     _check(model, n, stop)
     if not isinstance(rng, np.random.Generator) and len(rng) != len(texts):
         raise ValueError(f"expected {len(texts)} generators, one for each prompt, got {len(rng)}")
-    return _steps(model, texts, n, rng, stop, Decoding(**decoding))
+    cache = _cache(model, texts, n) if cached else None
+    return _steps(model, texts, n, rng, stop, Decoding(**decoding), cache)
 
 
-def _steps(model, texts, n, rng, stop, decoding) -> Iterator[Step]:
+def _cache(model: GPT, texts: Sequence[np.ndarray], n: int) -> KVCache | None:
+    """Room for n further tokens of each text. None for another kind of model than GPT."""
+    room = max(len(text) for text in texts) + n
+    if not isinstance(model, GPT):
+        return None
+    return KVCache(model, len(texts), min(room, model.config.block_size))
+
+
+def _steps(model, texts, n, rng, stop, decoding, cache) -> Iterator[Step]:
     ended = np.zeros(len(texts), bool)
     for _ in range(n):
-        logits = next_logits(model, texts)  # (B, V)
+        logits = next_logits(model, texts, cache)  # (B, V)
         filtered = decoding(logits, texts)  # (B, V)
         greedy = decoding.temperature == 0  # nothing to draw: the generator stays as it is
         token = filtered.argmax(-1) if greedy else draw(filtered, rng)  # (B,)
@@ -71,12 +85,25 @@ def _steps(model, texts, n, rng, stop, decoding) -> Iterator[Step]:
             return
 
 
-def next_logits(model: GPT, texts: Sequence[np.ndarray]) -> np.ndarray:
+def next_logits(
+    model: GPT, texts: Sequence[np.ndarray], cache: KVCache | None = None
+) -> np.ndarray:
     """Logits of the token after each text: the only place where generation asks the model.
 
-    Shapes: B arrays (T_i,) int -> (B, V). Texts of one length are computed together. So no row is
-    padded, and none can see, or be shifted by, what another one lacks.
+    Shapes: B arrays (T_i,) int -> (B, V).
+    cache: what it knows of the texts' beginnings is not computed again. Once a text is longer than
+           the window, its tokens change their positions at every step, and no cache can help.
+    Raises: ValueError if a logit is not finite.
     """
+    fits = cache is not None and max(len(text) for text in texts) <= model.config.block_size
+    logits = cache(texts) if cache and fits else _logits_anew(model, texts)
+    if not np.isfinite(logits).all():
+        raise ValueError("the model's logits are not finite: has its training diverged?")
+    return logits
+
+
+def _logits_anew(model: GPT, texts: Sequence[np.ndarray]) -> np.ndarray:
+    """Texts of one length are computed together: no row is padded, none sees what another lacks."""
     windows = [text[-model.config.block_size :] for text in texts]
     logits: list[Any] = [None] * len(texts)
     for T in sorted({len(window) for window in windows}):
@@ -85,10 +112,7 @@ def next_logits(model: GPT, texts: Sequence[np.ndarray]) -> np.ndarray:
             out = model(np.stack([windows[row] for row in rows])).data[:, -1]  # (rows, V)
         for row, values in zip(rows, to_numpy(out), strict=True):
             logits[row] = values
-    stacked = np.stack(logits)
-    if not np.isfinite(stacked).all():
-        raise ValueError("the model's logits are not finite: has its training diverged?")
-    return stacked
+    return np.stack(logits)
 
 
 def beam_search(
@@ -109,19 +133,24 @@ def beam_search(
     if beams < 1 or not 0 <= length_penalty < math.inf:
         raise ValueError(f"expected beams >= 1 and length_penalty >= 0, finite, got {beams} and"
                          f" {length_penalty}")  # fmt: skip
-    best = [Beam(prompt[:0], 0.0)]
+    cache = _cache(model, [prompt], n)
+    best = [(Beam(prompt[:0], 0.0), 0)]  # each with the row of the cache that it continues
     for _ in range(n):
-        live = [beam for beam in best if stop is None or stop not in beam.tokens]
+        live = [(beam, row) for beam, row in best if stop is None or stop not in beam.tokens]
         if not live:
             break
-        found = [beam for beam in best if stop is not None and stop in beam.tokens]
-        rows = log_probs(next_logits(model, [np.append(prompt, beam.tokens) for beam in live]))
-        for beam, row in zip(live, rows, strict=True):  # row (V,)
-            for token in np.argsort(-row, kind="stable")[:beams]:  # no others can be kept
-                found.append(Beam(np.append(beam.tokens, token), beam.logprob + float(row[token])))
-        found.sort(key=lambda beam: -beam.logprob / len(beam.tokens) ** length_penalty)
+        if cache:
+            cache.take([row for _, row in live])
+        found = [(beam, row) for beam, row in best if stop is not None and stop in beam.tokens]
+        texts = [np.append(prompt, beam.tokens) for beam, _ in live]
+        for row, logprobs in enumerate(log_probs(next_logits(model, texts, cache))):  # (V,)
+            beam = live[row][0]
+            for token in np.argsort(-logprobs, kind="stable")[:beams]:  # no others can be kept
+                logprob = beam.logprob + float(logprobs[token])
+                found.append((Beam(np.append(beam.tokens, token), logprob), row))
+        found.sort(key=lambda pair: -pair[0].logprob / len(pair[0].tokens) ** length_penalty)
         best = found[:beams]
-    return best
+    return [beam for beam, _ in best]
 
 
 def _prompts(model: GPT, idx: Any) -> list[np.ndarray]:

@@ -75,9 +75,6 @@ def draw_runs(path: Path, runs: Sequence[Run], x: str = "steps") -> None:
     several have a colour each, and their training losses are dotted.
     Raises: ValueError if path has another ending.
     """
-    form = path.suffix.removeprefix(".")
-    if form not in _METADATA:
-        raise ValueError(f"{path}: expected a name that ends in .png or .svg")
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -90,6 +87,14 @@ def draw_runs(path: Path, runs: Sequence[Run], x: str = "steps") -> None:
     axes.set_xlim(left=0)
     axes.legend(framealpha=1, edgecolor="none")
     _write_beside(axes, labels)
+    write_figure(path, figure)
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a .png or .svg file whose bytes repeat. Raises ValueError for another ending."""
+    form = path.suffix.removeprefix(".")
+    if form not in _METADATA:
+        raise ValueError(f"{path}: expected a name that ends in .png or .svg")
     content = io.BytesIO()
     with rc_context({"svg.hashsalt": "minigpt"}):
         figure.savefig(content, format=form, dpi=120, metadata=_METADATA[form])

@@ -10,7 +10,7 @@ from minigpt.backend import xp
 from minigpt.tensor import primitive
 
 
-def _angles(T: int, C: int, base: float, start: float = 0) -> Any:
+def _angles(T: int, C: int, base: float, start: Any = 0) -> Any:
     """(start + t) / base^(2i / C), shape (T, C / 2): a clock for each pair of channels.
 
     Raises: ValueError if C is not even and positive, or base not positive.
@@ -20,7 +20,7 @@ def _angles(T: int, C: int, base: float, start: float = 0) -> Any:
     if not base > 0:
         raise ValueError(f"base must be positive, got {base}")
     periods = base ** (xp.arange(0, C, 2) / C)  # (C / 2,), from 1 up towards base, over 2 pi
-    return (start + xp.arange(T))[:, None] / periods
+    return (start + xp.arange(T))[..., None] / periods
 
 
 def sinusoids(T: int, C: int, *, base: float = 10000.0) -> Any:
@@ -42,7 +42,8 @@ def rotary(x, *, base=10000.0, start=0):
 
     Of two vectors so turned, the inner product depends on the distance of their positions only.
 
-    Shapes: x (..., T, D), D even -> the same. start: the position of the first row.
+    Shapes: x (..., T, D), D even -> the same. start: the position of the first row, or one for
+            each text, (B, 1, 1) for x (B, H, T, D).
     VJP:    dx = g turned back: the inverse of a rotation is its transpose.
     Raises: ValueError if x has fewer than 2 axes or D is odd.
     Source: Su et al. 2021, arXiv:2104.09864, sec. 3.2.  Derived in chapters/10_positions.

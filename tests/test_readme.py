@@ -1,6 +1,7 @@
 """The README keeps its word: its examples give what they show, and its commands run."""
 
 import doctest
+import io
 import re
 import shlex
 import textwrap
@@ -52,6 +53,7 @@ def test_every_make_command_exists_and_the_door_runs_the_two_main_ones():
 
 def test_the_package_commands_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO("The average\n"))  # for chat
     config = GPTConfig(50257, block_size=8, n_layer=1, n_head=1, n_embd=2)
     write_gpt2(GPT(config, np.random.default_rng(0)), tmp_path / "gpt2")
     found = [shlex.split(line)[3:] for line in COMMANDS if line.startswith("python -m minigpt ")]
@@ -64,8 +66,11 @@ def test_the_package_commands_run(tmp_path, monkeypatch, capsys):
         "train",
         "plot",
         "sample",
+        "chat",
         "eval",
+        "explain",
         "info",
+        "graph",
         "train",
         "import",
         "sample",

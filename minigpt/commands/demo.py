@@ -4,7 +4,7 @@ import argparse
 import time
 from collections.abc import Callable
 
-from minigpt.commands.models import pieces_of, print_table
+from minigpt.commands.models import generator, pieces_of, print_table
 from minigpt.commands.runs import free_folder, print_written, train_run
 from minigpt.decoding import Decoding
 from minigpt.evaluate import scored_characters
@@ -22,7 +22,9 @@ def demo(args: argparse.Namespace) -> None:
     for seed in range(3):
         print(
             f"{seed + 1}. "
-            + "".join(pieces_of(trainer, "\n", 150, seed, decoding)).replace("\n", "\n   ")
+            + "".join(pieces_of(trainer, "\n", 150, generator(seed), decoding)).replace(
+                "\n", "\n   "
+            )
         )
     speed = 3 * 150 / (time.perf_counter() - started)
     print(f"\ntraining    {trainer.tokens_per_second():,.0f} tokens/s, {trainer.step} steps")

@@ -1,6 +1,6 @@
 """What commands do with a trained model: find it, score it, let it speak."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from minigpt.checkpoint import Checkpoint
 from minigpt.commands.parts import COUNTED, Parts
 from minigpt.decoding import Decoding
 from minigpt.evaluate import Score, nats_per_character
-from minigpt.generate import generate
 from minigpt.model import GPT
+from minigpt.options import Parser, add_options
+from minigpt.stream import stream
 from minigpt.train import Trainer
 
 RUNS = Path("runs")
@@ -44,27 +45,36 @@ def threads_for(model: GPT) -> threadpool_limits:
 
 
 def pieces_of(
-    trained: Trainer | Checkpoint, prompt: str, n: int, seed: int, decoding: Decoding
-) -> Iterator[str]:
-    """The text of the n tokens that continue the prompt, as it comes. Checks its arguments at once.
+    trained: Trainer | Checkpoint, prompt: str, n: int, rng: np.random.Generator,
+    decoding: Decoding, stop: Sequence[str] = (),
+) -> Iterator[str]:  # fmt: skip
+    """`stream`, on as many threads as suit the model."""
+    model, tokenizer = trained.model, trained.tokenizer
+    pieces = stream(model, tokenizer, prompt, n, rng=rng, stop=stop, **asdict(decoding))
 
-    A piece is what one token adds; the last is what was left after all of them. A token of byte
-    pairs may end amid a character, which then comes with the next one.
-    """
-    if not prompt:
-        raise ValueError("--prompt must have at least one character")
+    def given() -> Iterator[str]:
+        with threads_for(model):
+            yield from pieces
+
+    return given()
+
+
+def generator(seed: int) -> np.random.Generator:
+    """The random numbers of --seed."""
     if seed < 0:
         raise ValueError(f"--seed must be at least 0, got {seed}")
-    idx, rng = trained.tokenizer.encode(prompt)[None], np.random.default_rng(seed)  # (1, T)
-    tokens = generate(trained.model, idx, n, rng=rng, **asdict(decoding))
+    return np.random.default_rng(seed)
 
-    def pieces() -> Iterator[str]:
-        decoder = trained.tokenizer.decoder()
-        with threads_for(trained.model):
-            yield from (decoder.push(token) for token in tokens)
-        yield decoder.end()
 
-    return pieces()
+def add_speech_options(sub: Parser, n: int, stop: str) -> None:
+    """What commands that let a model speak have in common."""
+    sub.add_argument("checkpoint", nargs="?", help=CHECKPOINT_HELP)
+    sub.add_argument("-n", type=int, default=n, help=f"most tokens to draw (default: {n})")
+    sub.add_argument("--stop", action="append", default=[], metavar="TEXT", help=stop)
+    sub.add_argument("--seed", type=int, default=0, help="another seed, another text (default: 0)")
+    add_options(sub, Decoding, "temperature")
+    sub.add_argument("--temperature", type=float, default=0.8,
+                     help="below 1: safer, above: wilder, 0: likeliest (default: 0.8)")  # fmt: skip
 
 
 def print_table(model: GPT, parts: Parts) -> None:

@@ -8,32 +8,14 @@ import numpy as np
 
 from minigpt.verify.pictures import heat_map, relative_errors, v_curve
 from minigpt.verify.report import WORDS, summary, verdict_of, wrong_arguments
+from minigpt.webpage import document, table
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --line: #d5dbe3; --page: #fff;
-  --panel: #f4f6f9; --good: #00704f; --bad: #b3401a; --blue: #0072b2; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e5e9ef; --soft: #a3adba; --line: #3b4552;
-  --page: #12161c; --panel: #1c232c; --good: #4cc79b; --bad: #ff9469; --blue: #63b4ea; } }
-@media print { :root { color-scheme: light; } section { break-inside: avoid; } }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page);
-  max-width: 62rem; margin: 0 auto; padding: 1.5rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; }
-h3 { font-size: 1.1rem; margin: 0; } h4 { font-size: 1rem; margin: 1.2rem 0 .2rem; }
-section { border: 1px solid var(--line); border-radius: 8px; padding: 1rem 1.2rem;
-  margin: 1.2rem 0; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6rem 0; }
-th, td { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top; }
-th { font-weight: 600; border-bottom: 1px solid var(--line); } .n { text-align: right; }
-.scroll { overflow-x: auto; } .soft { color: var(--soft); font-size: .9rem; }
 .holds { color: var(--good); font-weight: 600; } .wrong { color: var(--bad); font-weight: 600; }
 th, td .holds, td .wrong { white-space: nowrap; }
 .says { background: var(--panel); border-left: 4px solid var(--bad); padding: .6rem 1rem;
   margin: .8rem 0; overflow-wrap: anywhere; }
 .pair { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
-figure { margin: .4rem 0; max-width: 100%; } figcaption { color: var(--soft); font-size: .9rem; }
-pre { background: var(--panel); padding: .6rem 1rem; overflow-x: auto; } a { color: var(--blue); }
-svg { max-width: 100%; height: auto; }
-svg text { fill: var(--ink); font: 12px system-ui, sans-serif; } svg text.small { font-size: 10px; }
 svg .grid { stroke: var(--line); } svg .axis { stroke: var(--soft); }
 svg .claim { stroke: var(--bad); fill: none; stroke-width: 2; } svg text.claim { stroke: none;
   fill: var(--bad); } svg .true { stroke: var(--blue); fill: none; stroke-width: 2; }
@@ -62,23 +44,8 @@ def as_page(reports: Sequence[dict[str, Any]], seed: int = 0) -> str:
     body = [f"<h1>{escape(title)}</h1>", _overview(reports), HOW_TO_READ]
     for k, report in enumerate(reports):
         body += _file(report, k, seed)
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title>\n<style>\n{STYLE}\n</style></head>\n<body>\n"
-        + "\n".join(body)
-        + f'\n<p class="soft">Written by minigpt verify, with --seed {seed}.</p>\n</body></html>\n'
-    )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: str = "") -> str:
-    """A table of cells that are HTML already. numbers: "n" where a column is aligned right."""
-    kinds = [' class="n"' if mark == "n" else "" for mark in numbers.ljust(len(head))]
-    lines = ["".join(f"<th{kind}>{cell}</th>" for cell, kind in zip(head, kinds, strict=True))]
-    lines += ["".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(row, kinds, strict=True))
-              for row in rows]  # fmt: skip
-    return ('<div class="scroll"><table>' + "".join(f"<tr>{line}</tr>" for line in lines)
-            + "</table></div>")  # fmt: skip
+    body.append(f'<p class="soft">Written by minigpt verify, with --seed {seed}.</p>')
+    return document(title, body, STYLE)
 
 
 def _badge(claim: dict[str, Any]) -> str:
@@ -97,7 +64,7 @@ def _overview(reports: Sequence[dict[str, Any]]) -> str:
                          escape(f"{claim['kind']} of {claim['of']}"), _badge(claim),
                          "" if worst is None else f"{worst:.1e}", escape(what)])  # fmt: skip
     head = ["derivation", "what", "result", "worst error", "what is wrong"]
-    return _table(head, rows, "   n") if rows else ""
+    return table(head, rows, "   n") if rows else ""
 
 
 def _file(report: dict[str, Any], k: int, seed: int) -> Iterator[str]:
@@ -133,7 +100,7 @@ def _claim(claim: dict[str, Any], seed: int) -> Iterator[str]:
                   "</span>", f"{r.tolerance:.0e}", str(list(r.index)) if r.index else "-",
                   f"{r.claimed:.6g}", f"{r.measured:.6g}"] for r in rows]  # fmt: skip
         head = ["argument", "witness", "error", "tolerance", "worst index", "claimed", "measured"]
-        yield _table(head, cells, "  nnnnn")
+        yield table(head, cells, "  nnnnn")
         whys = dict.fromkeys(f"{row.witness}: {row.why}" for row in rows)
         yield f'<p class="soft">Tolerances. {escape("; ".join(whys))}.</p>'
     yield from _asides(claim, "printed meanwhile")
@@ -178,7 +145,7 @@ def _argument(detail: dict[str, Any], seed: int, wrong: bool) -> Iterator[str]:
         places = [np.unravel_index(i, errors.shape) for i in order]
         rows = [[str([int(i) for i in place]), f"{claimed[place]:.6g}", f"{measured[place]:.6g}",
                  f"{errors[place]:.1e}"] for place in places]  # fmt: skip
-        yield "<h4>The worst entries</h4>" + _table(
+        yield "<h4>The worst entries</h4>" + table(
             ["index", "claimed", "measured", "error"], rows, " nnn"
         )
 
