@@ -143,14 +143,7 @@ def _arrays(path: Path) -> dict[str, Stored]:
 def _shards(folder: Path) -> dict[str, Stored]:
     """The arrays of all the files that the index lists."""
     index = folder / _INDEX
-    try:
-        files = parse_object(index.read_bytes()).get("weight_map")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {index}: {error}") from error
-    if not isinstance(files, dict) or not all(
-        isinstance(file, str) and Path(file).name == file for file in files.values()
-    ):
-        raise ValueError(f"{index}: weight_map must be an object of file names in the same folder")
+    files = read_index(index)
     headers = {file: read_header(folder / file) for file in sorted({*files.values()})}
     found = [(name, file) for file, header in headers.items() for name in header]
     if wrong := {*found} ^ {*files.items()}:
@@ -158,6 +151,24 @@ def _shards(folder: Path) -> dict[str, Stored]:
         says = "does not say" if (name, file) in found else "says, wrongly,"
         raise ValueError(f"{index} {says} that {name} is in {file}")
     return {name: headers[file][name] for name, file in files.items()}
+
+
+def read_index(index: Path) -> dict[str, str]:
+    """The file in which each array is, all in the same folder.
+
+    Raises: ValueError, naming the index, if it cannot be read, or a file could lie elsewhere.
+    """
+    try:
+        files = parse_object(index.read_bytes()).get("weight_map")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read {index}: {error}") from error
+    if not isinstance(files, dict) or not all(
+        isinstance(file, str) and Path(file).name == file and file.endswith(".safetensors")
+        for file in files.values()
+    ):
+        raise ValueError(f"{index}: weight_map must be an object of file names, all .safetensors "
+                         "in the same folder")  # fmt: skip
+    return files
 
 
 def _with_head(config: GPTConfig, arrays: dict[str, Stored]) -> GPTConfig:

@@ -6,18 +6,24 @@ from pathlib import Path
 
 from minigpt.checkpoint import Checkpoint, save_checkpoint
 from minigpt.gpt2 import read_gpt2
+from minigpt.hub import locate
 from minigpt.tokenizer import BPETokenizer, gpt2, load
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "encoder.json", "vocab.bpe")
 
 
 def import_gpt2(args: argparse.Namespace) -> None:
-    """Make a checkpoint from a GPT-2 in Hugging Face's format.
+    """Make a checkpoint from a GPT-2 in Hugging Face's format, on your disk or on their site.
+
+    A path that exists is read, and nothing is fetched. Otherwise gpt2 (MIT licence, 550 MB), or
+    OWNER/NAME of another GPT-2, is fetched from huggingface.co once and kept in the cache folder,
+    or in the one that MINIGPT_DATA names. Every file must have the size and the hash that are
+    known of gpt2, or that the site states of the others: it is whole, whoever made it.
 
     Its tokenizer is that of the files beside the weights: tokenizer.json, or vocab.json and
     merges.txt. Where there are none, it is GPT-2's own.
     """
-    path = Path(args.path)
+    path = locate(args.path)
     model, tokenizer = read_gpt2(path), _tokenizer(path if path.is_dir() else path.parent)
     config = model.config
     if tokenizer.vocab_size != config.vocab_size:
@@ -28,6 +34,7 @@ def import_gpt2(args: argparse.Namespace) -> None:
     for name in names:
         print(f"{name:11s}{getattr(config, name)}")
     print(f"parameters {model.num_parameters():,} ({model.parameters()[0].dtype})")
+    print(f"read from  {path}")
     print(f"checkpoint {args.out}")
 
 
@@ -38,10 +45,14 @@ def _tokenizer(folder: Path) -> BPETokenizer:
 
 def add(command: Callable) -> None:
     """Its options."""
-    sub = command(import_gpt2, "import", " gpt2/ --out gpt2.safetensors")
+    sub = command(
+        import_gpt2, "import", " gpt2 --out gpt2.safetensors",
+        " my_model/ --out mine.safetensors", " OWNER/NAME@REVISION --out theirs.safetensors",
+    )  # fmt: skip
     sub.add_argument(
         "path",
         help="a folder with config.json and model.safetensors (or an index of several files);"
-        " or a .safetensors file with config.json beside it",
+        " or a .safetensors file with config.json beside it; or, where there is no such path, a"
+        " model of huggingface.co: gpt2, OWNER/NAME or OWNER/NAME@REVISION (a branch or commit)",
     )
     sub.add_argument("--out", required=True, help="the checkpoint to write")
