@@ -682,7 +682,8 @@ show_table(["T = Tq = Tk", "weights, MB", "million FLOPs", "ms (this machine)"],
 
 # %% [markdown]
 # Now the package's function. `attention` checks what it is given and calls `_attend`, which does
-# the arithmetic, also for the causal version.
+# the arithmetic. The causal version calls it too, for a block of queries at a time and the keys up
+# to the block's end: of what the mask forbids, most is never computed.
 
 # %%
 print(inspect.getsource(attention.forward))
@@ -701,6 +702,8 @@ print(inspect.getsource(_attend))
 #   random mask $m$. Then $d\mathrm{att} = (g v^\top) \odot m$, and (07.22) holds with no change:
 #   $\sum_j d\mathrm{att}_{ij}\,\mathrm{att}_{ij} = \sum_c g_{ic} \sum_j (\mathrm{att}_{ij}
 #   m_{ij}) v_{jc}$, and the inner sum is the output again.
+# - **The weights of a long context are not kept** (`KEPT`) but computed once more from $q$ and $k$
+#   in the backward pass: memory then grows with $T$ and not with $T^2$.
 # - **Shapes are checked and nothing broadcasts** among `q`, `k`, `v`: a gradient for an argument
 #   that was silently repeated would have to be summed over the copies.
 # - A bias that forbids a query *every* key is refused. The softmax of nothing is 0/0.

@@ -26,6 +26,7 @@ from minigpt import data, reference
 from minigpt import functional as F
 from minigpt.baselines.ngram import NGram
 from minigpt.checkpoint import load_checkpoint
+from minigpt.cost import flops_per_token
 from minigpt.data.corpus import Corpus, deduplicate, normal, paragraphs, split_documents
 from minigpt.drawing import (
     BLUE,
@@ -710,7 +711,7 @@ errors = []
 for L, C, T in ((2, 64, 32), (4, 128, 64)):
     model = GPT(GPTConfig(V, T, n_layer=L, n_head=4, n_embd=C), rng)
     formula = 6 * (12 * L * C * C + V * C) + 12 * L * T * C
-    errors.append(abs(formula - model.flops_per_token()))
+    errors.append(abs(formula - flops_per_token(model)))
     print(f"{L} layers of {C}: {formula / 1e6:.2f} million operations a token, "
           f"{12 * L * T * C / formula:.0%} of them between queries and keys")
 check("operations_per_token", errors, at_most=0)
@@ -1246,7 +1247,7 @@ for line in [said[0], *said[1:3], *said[5:7], *said[-2:]]:
     print(line)
 seen = 400 * 32 * 32
 print(f"{gpt.num_parameters():,} parameters, {seen / gpt.num_parameters():.1f} tokens for each, "
-      f"{seen / len(train_ids):.2f} passes, {seen * gpt.flops_per_token():.1e} operations")
+      f"{seen / len(train_ids):.2f} passes, {seen * flops_per_token(gpt):.1e} operations")
 check("sees_less_than_the_corpus_once", seen / len(train_ids), at_most=1)
 check("few_tokens_a_parameter", seen / gpt.num_parameters(), at_most=4)
 

@@ -9,7 +9,11 @@ from typing import Any
 
 from minigpt.backend import row_dots, row_sums, xp
 from minigpt.functional import dropout_mask
+from minigpt.positions import rotary
 from minigpt.tensor import primitive
+
+BLOCK = 64  # queries at a time: their scores fit a core's cache, and later keys cost nothing
+KEPT = 512  # keys: the weights of longer contexts are computed anew in the backward pass
 
 
 @primitive
@@ -25,10 +29,7 @@ def attention(q, k, v, *, bias=None, p=0.0, rng=None):
             chapters/07_scaled_dot_product_attention.
     """
     _check_shapes("attention", q, k, v)
-    if bias is not None:
-        nothing = xp.zeros(1, q.dtype)
-        bias = _plus_bias(nothing, bias, scores=(*q.shape[:-1], k.shape[-2]))
-    return _attend(q, k, v, bias, p, rng)
+    return _attend(q, k, v, _bias_of(q, k, bias), p, rng)
 
 
 @primitive
@@ -45,27 +46,47 @@ def causal_attention(q, k, v, *, bias=None, p=0.0, rng=None):
     T = q.shape[-2]
     if k.shape[-2] != T:
         raise ValueError(f"causal_attention: q {q.shape} and k {k.shape} must agree in T")
-    mask = xp.triu(xp.full((T, T), -math.inf, dtype=q.dtype), 1)  # -inf above the diagonal
-    if bias is not None:
-        mask = _plus_bias(mask, bias, scores=(*q.shape[:-1], T))
-    return _attend(q, k, v, mask, p, rng)
+    bias, out, blocks = _bias_of(q, k, bias), xp.empty((*q.shape[:-1], v.shape[-1]), q.dtype), []
+    for i in range(0, T, BLOCK):
+        j = min(i + BLOCK, T)
+        rows, keys = (..., slice(i, j), slice(None)), (..., slice(j), slice(None))
+        mask = bias[..., i:j, :j] + xp.triu(xp.full((j - i, j), -math.inf, q.dtype), i + 1)
+        out[rows], block_vjp = _attend(q[rows], k[keys], v[keys], mask, p, rng)
+        blocks.append((rows, keys, block_vjp))
+
+    def vjp(g):
+        dq, dk, dv = xp.empty_like(q), xp.zeros_like(k), xp.zeros_like(v)
+        for rows, keys, block_vjp in blocks:
+            dq[rows], dk_part, dv_part = block_vjp(g[rows])
+            dk[keys] += dk_part
+            dv[keys] += dv_part
+        return dq, dk, dv
+
+    return out, vjp
 
 
 def _attend(q: Any, k: Any, v: Any, bias: Any, p: float, rng: Any) -> tuple:
     """attention on arrays that fit one another: (out, vjp). In place on what is made here."""
+    if not (bias > -math.inf).any(-1).all():  # a softmax over nothing would be 0 / 0
+        raise ValueError(f"bias {bias.shape} leaves a query no key to see: -inf in a whole row")
     scale = 1 / math.sqrt(q.shape[-1])  # D products of variance 1 sum to variance D
     q = q * scale  # (..., Tq, D), fewer numbers than the scores
-    att = q @ k.swapaxes(-1, -2)  # (..., Tq, Tk), the scores at first
-    if bias is not None:
+
+    def weights():
+        att = q @ k.swapaxes(-1, -2)  # (..., Tq, Tk), the scores at first
         att += bias  # before the softmax, so that the weights of the rest still sum to 1
-    att -= att.max(-1, keepdims=True)  # exp cannot overflow; the softmax does not notice
-    xp.exp(att, out=att)
-    att /= row_sums(att)
+        att -= att.max(-1, keepdims=True)  # exp cannot overflow; the softmax does not notice
+        xp.exp(att, out=att)
+        att /= row_sums(att)
+        return att
+
+    att = weights()
     mask = dropout_mask(att, p, rng)
-    used = att if mask is None else att * mask
-    out = used @ v  # (..., Tq, Dv)
+    out = (att if mask is None else att * mask) @ v  # (..., Tq, Dv)
+    kept = att if k.shape[-2] <= KEPT else None  # of a long context, computed once more
 
     def vjp(g):
+        att = weights() if kept is None else kept
         ds = g @ v.swapaxes(-1, -2)  # (..., Tq, Tk), datt at first
         if mask is not None:
             ds *= mask
@@ -74,6 +95,7 @@ def _attend(q: Any, k: Any, v: Any, bias: Any, p: float, rng: Any) -> tuple:
         dq = ds @ k  # (..., Tq, D)
         dq *= scale
         dk = ds.swapaxes(-1, -2) @ q  # (..., Tk, D), q carries the scale
+        used = att if mask is None else att * mask
         dv = used.swapaxes(-1, -2) @ g  # (..., Tk, Dv)
         return dq, dk, dv
 
@@ -89,27 +111,24 @@ def _check_shapes(name: str, q: Any, k: Any, v: Any) -> None:
                          f"(..., Tq, D), (..., Tk, D), (..., Tk, Dv) with Tk >= 1")  # fmt: skip
 
 
-def _plus_bias(mask: Any, bias: Any, scores: tuple[int, ...]) -> Any:
-    """mask + bias in mask's dtype, if it broadcasts to the scores and leaves each query a key."""
-    bias = xp.asarray(bias)
+def _bias_of(q: Any, k: Any, bias: Any) -> Any:
+    """bias in q's dtype, (..., Tq, Tk), if it broadcasts to that and holds no inf or nan."""
+    bias, scores = xp.asarray(0 if bias is None else bias), (*q.shape[:-1], k.shape[-2])
     lengths = zip(bias.shape[::-1], scores[::-1], strict=False)  # from the last axis on
     if bias.ndim > len(scores) or any(n not in (1, wanted) for n, wanted in lengths):
         raise ValueError(f"bias {bias.shape} does not broadcast to the scores {scores}")
     if bias.dtype.kind == "b" or not (bias < math.inf).all():  # nor is NaN below inf
         raise ValueError("bias must be numbers below inf, -inf where a key is forbidden")
-    mask = mask + bias.astype(mask.dtype)
-    if not (mask > -math.inf).any(-1).all():  # a softmax over nothing would be 0 / 0
-        raise ValueError(f"bias {bias.shape} leaves a query no key to see: -inf in a whole row")
-    return mask
+    return xp.broadcast_to(bias.astype(q.dtype), (*bias.shape[:-2], *scores[-2:]))
 
 
 @primitive
-def causal_self_attention(qkv, *, n_head, bias=None, p=0.0, rng=None):
+def causal_self_attention(qkv, *, n_head, rope=False, bias=None, p=0.0, rng=None):
     """causal_attention in n_head heads, on q, k, v packed side by side as one product makes them.
 
     Shapes: qkv (B, T, 3C) -> (B, T, C), C = n_head * D. Head h has columns h*D..(h+1)*D of each.
-            bias: a constant that broadcasts to (B, n_head, T, T).
-    VJP:    causal_attention's, written into one array of qkv's shape.
+            bias: a constant that broadcasts to (B, n_head, T, T). rope: q and k are turned first.
+    VJP:    causal_attention's, written into one array of qkv's shape; then rotary's.
     Raises: ValueError if 3 * n_head does not divide the last length.
     Source: Vaswani et al. 2017, arXiv:1706.03762, sec. 3.2.2.
     """
@@ -118,16 +137,20 @@ def causal_self_attention(qkv, *, n_head, bias=None, p=0.0, rng=None):
         raise ValueError(f"qkv of shape {qkv.shape} does not split into 3 * {n_head} heads")
     C, D = width // 3, width // (3 * n_head)
 
-    def heads(x):  # (B, T, 3C) -> (3, B, H, T, D), a view
-        return x.reshape(B, T, 3, n_head, D).transpose(2, 0, 3, 1, 4)
+    def heads(x, n=3):  # (B, T, n * C) -> (n, B, H, T, D), a view
+        return x.reshape(B, T, n, n_head, D).transpose(2, 0, 3, 1, 4)
 
-    out, attention_vjp = causal_attention.forward(*heads(qkv), bias=bias, p=p, rng=rng)
+    q, k, v = heads(qkv)
+    if rope:
+        (q, k), (turn_back,) = rotary.forward(heads(qkv)[:2])
+    out, attention_vjp = causal_attention.forward(q, k, v, bias=bias, p=p, rng=rng)
 
     def vjp(g):
         dqkv = xp.empty_like(qkv)
-        parts = attention_vjp(g.reshape(B, T, n_head, D).transpose(0, 2, 1, 3))
-        for place, part in zip(heads(dqkv), parts, strict=True):
-            place[...] = part
+        parts = heads(dqkv)  # views of it
+        parts[0], parts[1], parts[2] = attention_vjp(heads(g, 1)[0])
+        if rope:
+            parts[:2] = turn_back(parts[:2])
         return (dqkv,)
 
     return out.transpose(0, 2, 1, 3).reshape(B, T, C), vjp

@@ -23,10 +23,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minigpt import functional as F
-from minigpt.attention import causal_attention, causal_self_attention
+from minigpt.attention import causal_self_attention
 from minigpt.backend import xp
 from minigpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
-from minigpt.positions import alibi_bias, rotary, sinusoids
+from minigpt.positions import alibi_bias, sinusoids
 from minigpt.tensor import Tensor
 
 POSITIONS = ("learned", "sinusoid", "rope", "alibi", "none")
@@ -83,19 +83,9 @@ class CausalSelfAttention(Module):
         self.rope = config.position == "rope"
 
     def __call__(self, x: Tensor, rng=None, bias=None) -> Tensor:
-        attend = self.attend_rotated if self.rope else causal_self_attention
-        qkv = self.c_attn(x)  # (B, T, 3C)
-        out = attend(qkv, n_head=self.n_head, bias=bias, p=self.p, rng=rng)  # (B, T, C)
-        return self.c_proj(out)
-
-    @staticmethod
-    def attend_rotated(qkv: Tensor, *, n_head: int, **options) -> Tensor:
-        """causal_self_attention with q and k of every head turned by their positions."""
-        B, T, width = qkv.shape
-        parts = qkv.reshape(B, T, 3, n_head, -1).transpose(2, 0, 3, 1, 4)  # (3, B, H, T, D)
-        q, k, v = (parts[i] for i in range(3))
-        out = causal_attention(rotary(q), rotary(k), v, **options)  # (B, H, T, D)
-        return out.transpose(0, 2, 1, 3).reshape(B, T, width // 3)
+        qkv, options = self.c_attn(x), {"bias": bias, "p": self.p, "rng": rng}  # (B, T, 3C)
+        out = causal_self_attention(qkv, n_head=self.n_head, rope=self.rope, **options)
+        return self.c_proj(out)  # (B, T, C)
 
 
 class MLP(Module):
@@ -182,15 +172,3 @@ class GPT(Module):
         are moved only by their own token's gradient: decay would make rare tokens' rows short.
         """
         return [p for name, p in self.named_parameters() if name.startswith("h.") and p.ndim == 2]
-
-    def flops_per_token(self) -> int:
-        """Floating point operations of one token's training step, forward and backward.
-
-        A product with an (n, m) matrix is 2nm operations a token; the backward pass does two more
-        of the kind. Attention at full context adds 2 products of T * C. Elementwise work is left
-        out.
-        """
-        c = self.config
-        matrices = sum(p.size for p in self.decayed_parameters()) + self.lm_head.weight.size
-        attention = c.n_layer * 2 * c.block_size * c.n_embd
-        return 3 * 2 * (matrices + attention)

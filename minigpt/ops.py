@@ -150,13 +150,8 @@ def count(x, axis):
 @primitive
 def mean(x, *, axis=None, keepdims=False):
     """Mean over axis (None: all)."""
-    n, x_shape = count(x, axis), x.shape
-    out = x.mean(axis=axis, keepdims=keepdims)
-
-    def dx(g):
-        return xp.broadcast_to(unreduce(g, len(x_shape), axis, keepdims) / n, x_shape)
-
-    return out, (dx,)
+    n, x_shape, out = count(x, axis), x.shape, x.mean(axis=axis, keepdims=keepdims)
+    return out, (lambda g: xp.broadcast_to(unreduce(g / n, len(x_shape), axis, keepdims), x_shape),)
 
 
 @primitive

@@ -86,14 +86,16 @@ def causal_attention(q, k, v, *, bias=None, p=0.0, rng=None):
     return attention(q, k, v, bias=bias, p=p, rng=rng)
 
 
-def causal_self_attention(qkv, *, n_head, bias=None, p=0.0, rng=None):
-    """Split into heads, attend, join."""
+def causal_self_attention(qkv, *, n_head, rope=False, bias=None, p=0.0, rng=None):
+    """Split into heads, turn queries and keys, attend, join."""
     B, T, width = qkv.shape
     D = width // (3 * n_head)
     q, k, v = (
         part.reshape(B, T, n_head, D).transpose(0, 2, 1, 3)  # (B, H, T, D)
         for part in ops.split(qkv, 3, axis=-1)
     )
+    if rope:
+        q, k = rotary(q), rotary(k)
     out = causal_attention(q, k, v, bias=bias, p=p, rng=rng)
     return out.transpose(0, 2, 1, 3).reshape(B, T, n_head * D)
 

@@ -19,9 +19,7 @@ def unbroadcast(g: Any, target: tuple[int, ...]) -> Any:
 
 def unreduce(g: Any, ndim: int, axis: Any, keepdims: bool) -> Any:
     """Give g its reduced axes back, with length 1, so that it broadcasts against the input."""
-    if axis is None:
-        return g.reshape((1,) * ndim)
-    return g if keepdims else xp.expand_dims(g, axis)
+    return g if keepdims else xp.expand_dims(g, tuple(range(ndim)) if axis is None else axis)
 
 
 @primitive

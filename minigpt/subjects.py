@@ -189,13 +189,8 @@ def _compose(m: Any, x: Any) -> Tensor:
         return reference.dropout(x, p=m.p, rng=noise())
     if isinstance(m, CausalSelfAttention):
         qkv = _compose(m.c_attn, x)
-        if m.rope:
-            B, T, C = x.shape
-            qkv = qkv.reshape(B, T, 3, m.n_head, -1)
-            q, k, v = (qkv[:, :, i].transpose(0, 2, 1, 3) for i in range(3))  # (B, H, T, D)
-            out = reference.causal_attention(reference.rotary(q), reference.rotary(k), v)
-            return _compose(m.c_proj, out.transpose(0, 2, 1, 3).reshape(B, T, C))
-        return _compose(m.c_proj, reference.causal_self_attention(qkv, n_head=m.n_head))
+        out = reference.causal_self_attention(qkv, n_head=m.n_head, rope=m.rope)
+        return _compose(m.c_proj, out)
     if isinstance(m, MLP):
         return _compose(m.c_proj, reference.gelu(_compose(m.c_fc, x)))
     if isinstance(m, Block):

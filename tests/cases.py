@@ -655,11 +655,15 @@ for what, shapes, bias in (
     )
 
 
-def attend_in_heads(qkv: np.ndarray, n_head: int, p: float = 0.0, bias: Any = 0.0) -> np.ndarray:
+def attend_in_heads(
+    qkv: np.ndarray, n_head: int, p: float = 0.0, bias: Any = 0.0, turned: bool = False
+) -> np.ndarray:
     q, k, v = (
         np.stack(np.split(part, n_head, axis=-1), axis=1)  # (B, H, T, D)
         for part in np.split(qkv, 3, axis=-1)
     )
+    if turned:
+        q, k = turn(q, 10000.0, 0), turn(k, 10000.0, 0)
     return np.concatenate(list(attend(q, k, v, p, bias).swapaxes(0, 1)), axis=-1)
 
 
@@ -671,6 +675,13 @@ for n_head, p in ((1, 0.0), (2, 0.0), (3, 0.0), (2, 0.3)):
         lambda qkv, n=n_head, p=p: attend_in_heads(qkv, n, p),
         normal(2, 4, 18),
     )
+row(
+    causal_self_attention,
+    "queries and keys turned",
+    lambda op, qkv: op(qkv, n_head=2, rope=True),
+    lambda qkv: attend_in_heads(qkv, 2, turned=True),
+    normal(2, 5, 24),
+)
 row(
     causal_self_attention,
     "bias, one a head",

@@ -244,7 +244,11 @@ def test_tied_and_untied():
     [
         ("learned", [("positions", "wpe"), ("wpe", "+")], {"rotary", "+ bias", "waves"}),
         ("sinusoid", [("waves", "+")], {"wpe", "positions", "rotary", "+ bias"}),
-        ("rope", [("attn.c_attn", "rotary"), ("rotary", "q kᵀ / √D")], {"wpe", "waves", "+ bias"}),
+        (
+            "rope",
+            [("split into heads", "rotary"), ("rotary", "q kᵀ / √D")],
+            {"wpe", "waves", "+ bias"},
+        ),
         ("alibi", [("distances", "+ bias"), ("q kᵀ / √D", "+ bias")], {"wpe", "waves", "rotary"}),
         ("none", [("wte", "ln_1")], {"wpe", "waves", "rotary", "+ bias", "distances"}),
     ],
@@ -309,14 +313,13 @@ def test_the_parts_of_attention_give_what_the_primitive_gave(config):
 
 def test_the_mask_is_measured_and_not_believed():
     class Unmasked(CausalSelfAttention):
-        @staticmethod
-        def attend_rotated(qkv, *, n_head, **options):
-            B, T, width = qkv.shape
-            parts = qkv.reshape(B, T, 3, n_head, -1).transpose(2, 0, 3, 1, 4)
-            out = attention(*(parts[i] for i in range(3)), **options)
-            return out.transpose(0, 2, 1, 3).reshape(B, T, width // 3)
+        def __call__(self, x, rng=None, bias=None):
+            B, T, C = x.shape
+            parts = self.c_attn(x).reshape(B, T, 3, self.n_head, -1).transpose(2, 0, 3, 1, 4)
+            out = attention(*(parts[i] for i in range(3)))
+            return self.c_proj(out.transpose(0, 2, 1, 3).reshape(B, T, C))
 
-    model = build(replace(TINY, position="rope"))
+    model = build(TINY)
     for block in model.h:
         block.attn.__class__ = Unmasked
     titles = {box.title for box in diagram_of(model).boxes}

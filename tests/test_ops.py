@@ -9,6 +9,7 @@ import inspect
 import math
 import pkgutil
 import re
+import tracemalloc
 from functools import cache
 
 import hypothesis.extra.numpy as shapes
@@ -475,7 +476,7 @@ ERRORS = {
     ),
     "causal_attention: the first query's one key forbidden": (
         lambda: causal_attention(*[ones(2, 3)] * 3, bias=np.array([-math.inf, 0])),
-        r"bias \(2,\) leaves a query no key to see",
+        r"bias \(2, 2\) leaves a query no key to see",
     ),
     "causal_attention: bias inf where the mask is -inf": (
         lambda: causal_attention(*[ones(2, 3)] * 3, bias=np.array([0, math.inf])),
@@ -676,3 +677,76 @@ def test_a_norm_without_eps_is_exact():
     centred = F.layer_norm(x, one, Tensor(xp.zeros(4)), eps=0).data
     np.testing.assert_allclose(centred, [np.array([-3, -1, 1, 3]) / math.sqrt(5)], rtol=1e-14)
     assert (F.rms_norm(x, one, eps=0).data ** 2).mean() == pytest.approx(1, rel=1e-14)
+
+
+# --- attention in blocks of queries ---
+
+BLOCKS = [(1, 0), (2, 0), (2, 9), (3, 5), (64, 0)]  # queries at a time, keys whose weights are kept
+
+
+def gradients(op, arrays, **options):
+    """op's output, and the gradients of its sum with random weights."""
+    inputs = [Tensor(xp.asarray(x), requires_grad=True) for x in arrays]
+    out = op(*inputs, **options)
+    out.backward(xp.asarray(np.random.default_rng(5).standard_normal(out.shape)))
+    return [out.data, *(x.grad for x in inputs)]
+
+
+@pytest.mark.parametrize(("block", "kept"), BLOCKS)
+@pytest.mark.parametrize("bias", [None, "window", "heads"])
+def test_blocks_of_queries_change_nothing(block, kept, bias, monkeypatch):
+    rng, T = np.random.default_rng(0), 7
+    window = np.where(np.tri(T, k=-3, dtype=bool), -math.inf, 0.5)  # three keys back at most
+    bias = {"window": window, "heads": rng.standard_normal((3, T, T))}.get(bias)
+    arrays = [rng.standard_normal((2, 3, T, n)) for n in (4, 4, 5)]
+    wanted = gradients(reference.causal_attention, arrays, bias=bias)
+    monkeypatch.setattr("minigpt.attention.BLOCK", block)
+    monkeypatch.setattr("minigpt.attention.KEPT", kept)
+    for found, right in zip(gradients(causal_attention, arrays, bias=bias), wanted, strict=True):
+        np.testing.assert_allclose(found, right, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("block", "kept"), BLOCKS)
+def test_weights_dropped_in_blocks_are_dropped_in_the_gradient_too(block, kept, monkeypatch):
+    monkeypatch.setattr("minigpt.attention.BLOCK", block)
+    monkeypatch.setattr("minigpt.attention.KEPT", kept)
+    q, k, v = np.random.default_rng(0).standard_normal((3, 2, 6, 4))
+    worst = check_grads(
+        lambda q, k, v: causal_attention(q, k, v, p=0.3, rng=np.random.default_rng(1)), q, k, v
+    )
+    assert worst < 1e-8
+    dropped = gradients(causal_attention, (q, k, v), p=0.3, rng=np.random.default_rng(1))[0]
+    assert abs(dropped - gradients(causal_attention, (q, k, v))[0]).max() > 0.1
+
+
+def peak(run):
+    """The most bytes that run() held at once, beyond what there was before."""
+    tracemalloc.start()
+    run()
+    found = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return found
+
+
+def test_long_contexts_take_memory_in_proportion_to_their_length():
+    """T = 2048 in 6 heads of 64: less for forward and backward than the (H, T, T) weights."""
+
+    def run(T):
+        rng = np.random.default_rng(0)
+        qkv = Tensor(rng.standard_normal((1, T, 3 * 384), dtype="float32"), requires_grad=True)
+        return peak(lambda: causal_self_attention(qkv, n_head=6).sum().backward())
+
+    whole = 6 * 2048**2 * 4
+    found = {T: run(T) for T in (1024, 2048)}
+    assert found[2048] < 0.75 * whole
+    assert found[2048] < 2.3 * found[1024]
+
+
+def test_a_long_context_is_exact_to_the_precision_of_float32():
+    qkv = np.random.default_rng(0).standard_normal((1, 700, 3 * 16))
+    wanted = gradients(reference.causal_self_attention, [qkv], n_head=2)
+    for found, right in zip(
+        gradients(causal_self_attention, [qkv.astype("float32")], n_head=2), wanted, strict=True
+    ):
+        assert found.dtype == np.float32
+        assert abs(found - right).max() < 1e-6 * abs(right).max()

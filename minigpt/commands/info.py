@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_info
 from minigpt.backend import xp
 from minigpt.checkpoint import load_checkpoint
 from minigpt.commands.models import checkpoint_path
+from minigpt.cost import flops_per_token
 from minigpt.model import GPT, GPTConfig
 from minigpt.options import add_options, config_of
 
@@ -22,7 +23,7 @@ def info(args: argparse.Namespace) -> None:
     for name, p in model.named_parameters():
         print(f"{name:26s}{str(p.shape):>14s}{p.size:14,d}")
     print(f"{'parameters':40s}{model.num_parameters():14,d}")
-    print(f"{'FLOPs per training token':40s}{model.flops_per_token():14,d}\n")
+    print(f"{'FLOPs per training token':40s}{flops_per_token(model):14,d}\n")
     print(f"backend   {xp.__name__} {xp.__version__}")
     for library in threadpool_info():
         print(f"threads   {library['num_threads']} in {library['user_api']}: "

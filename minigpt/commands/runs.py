@@ -13,6 +13,7 @@ from minigpt import data
 from minigpt.checkpoint import Checkpoint
 from minigpt.commands.models import RUNS, is_narrow, threads_for
 from minigpt.commands.parts import FROM_FILES, Parts, prepare
+from minigpt.cost import flops_per_token
 from minigpt.model import GPT, GPTConfig
 from minigpt.options import config_of
 from minigpt.record import LAST, load_last, read_setup, saved_config, write_setup
@@ -62,7 +63,7 @@ def _print_card(trainer: Trainer, parts: Parts) -> None:
         print(f"tokenizer   {tokenizer.vocab_size:,} tokens, "
               f"{parts.characters_per_token('train'):.2f} characters each")  # fmt: skip
     print(f"model       {model.num_parameters():,} parameters, "
-          f"{model.flops_per_token() / 1e6:.1f} MFLOP a token")  # fmt: skip
+          f"{flops_per_token(model) / 1e6:.1f} MFLOP a token")  # fmt: skip
     print(f"threads     {'1, since the model is narrow' if is_narrow(model) else 'all'}")
     print(f"run         {trainer.folder}\n")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from minigpt.backend import xp
 from minigpt.diagram.tape import Step
+from minigpt.positions import rotary
 from minigpt.tensor import Tensor
 
 FUSED = ("attention", "causal_attention", "causal_self_attention")
@@ -26,6 +27,7 @@ class Part:
 
 HEADS, SCORES, BIAS, MASK = "split into heads", "q kᵀ / √D", "+ bias", "causal mask"
 SOFTMAX, DROP, MIX, JOIN = "softmax", "dropout", "att v", "join heads"
+TURN = "rotary"
 
 
 def parts_of(step: Step) -> list[Part]:
@@ -61,6 +63,9 @@ def _run(step: Step, forbidden: Any) -> list[Part]:
         data = dict(zip("qkv", part(HEADS, ("qkv",), heads), strict=True))
     made = {name: HEADS if packed else name for name in "qkv"}  # who gives q, k and v
     q, k, v = (data[name] for name in "qkv")
+    if step.options.get("rope"):
+        q, k = part(TURN, (HEADS,), rotary.forward(xp.stack([q, k]))[0])
+        made |= {"q": TURN, "k": TURN}
     att = part(SCORES, (made["q"], made["k"]), q @ k.swapaxes(-1, -2) / math.sqrt(q.shape[-1]))
     if (bias := _finite(step.options.get("bias"), att.dtype)) is not None:
         att = part(BIAS, (SCORES, "bias"), att + bias)
