@@ -21,6 +21,7 @@ class TrainConfig:
     seconds: float = option(0.0, "train for about this long, in seconds")
     batch_size: int = option(32, "sequences of a micro-batch: what is in memory at once")
     accumulate: int = option(1, "micro-batches a step, whose gradients are averaged")
+    recompute: bool = option(False, "compute blocks twice: far less memory, a third more time")
     schedule: str = option("cosine", f"after the warm-up: {', '.join(SCHEDULES)}")
     lr: float = option(8e-3, "highest learning rate, after the warm-up; less for wider models")
     final_lr: float = option(0.05, "last rate of cosine and linear, as a fraction of the highest")

@@ -31,6 +31,7 @@ from minigpt.generate import generate
 from minigpt.interrupt import interruptible
 from minigpt.model import GPT
 from minigpt.optim import AdamW, clip_grad_norm
+from minigpt.recompute import recompute_blocks
 from minigpt.record import BEST, LAST, Record, fingerprint
 from minigpt.schedules import Plateau
 from minigpt.settings import TrainConfig
@@ -70,6 +71,8 @@ class Trainer:
                 raise ValueError(
                     f"the {name} text has {len(ids)} tokens: block_size {T} needs {T + 1} or more"
                 )
+        if config.recompute:
+            recompute_blocks(model)
         self.model, self.tokenizer, self.config, self.folder = model, tokenizer, config, folder
         self.train_ids, self.val_ids = train, val[: config.eval_tokens + 1]
         self.characters = scored_characters(tokenizer, self.val_ids)
