@@ -37,12 +37,11 @@ class Recomputed(Module):
     def __call__(self, x: Tensor, rng=None, bias=None) -> Tensor:
         if not x.requires_grad:  # the tape would not learn that the parameters are in this
             return self.block(x, rng, bias)
-        return _computed_twice(x, run=lambda x: self.block(x, rng, bias), rng=rng)
+        return primitive(_computed_twice)(x, run=lambda x: self.block(x, rng, bias), rng=rng)
 
 
-@primitive
 def _computed_twice(x, *, run, rng):
-    """run(x), with the same random numbers both times.
+    """A primitive: run(x), with the same random numbers both times.
 
     Shapes: any -> that of run(x).
     VJP:    run's own, which also leaves the gradients of run's parameters in them.

@@ -488,9 +488,12 @@ def test_every_option_reaches_the_run(text, tmp_path):
         part for name, value in (values | shape).items()
         for part in ("--" + name.replace("_", "-"), str(value))
     ]  # fmt: skip
-    assert main(["train", "--data", text, *argv, "--no-bias", "--no-tied", "--out", "mine"]) == 0
+    switches = ["--no-bias", "--no-tied", "--recompute"]
+    assert main(["train", "--data", text, *argv, *switches, "--out", "mine"]) == 0
     last = load_checkpoint(tmp_path / "mine/last.safetensors")
-    assert last.training["config"] == values | {"data": text, "seconds": 0.0}
+    assert last.training["config"] == values | {
+        "data": text, "seconds": 0.0, "recompute": True
+    }  # fmt: skip
     assert asdict(last.model.config) == shape | {
         "bias": False, "tied": False, "vocab_size": last.tokenizer.vocab_size
     }  # fmt: skip
