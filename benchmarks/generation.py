@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from benchmarks.train_step import PAUSE_SECONDS, describe, spread
+from benchmarks.turns import PAUSE_SECONDS, describe, spread
 
 PROMPT = 16  # tokens
 SIZES = {  # name: (GPTConfig's sizes, tokens to draw)
