@@ -55,7 +55,7 @@ _keep_freed_memory()
 
 def to_numpy(x: Any) -> numpy.ndarray:
     """The array as a NumPy array on the host. The one place where data leaves a GPU."""
-    return xp.asnumpy(x) if hasattr(xp, "asnumpy") else numpy.asarray(x)
+    return numpy.asarray(x) if xp is numpy else xp.asnumpy(x)
 
 
 def read_only(x: Any) -> Any:

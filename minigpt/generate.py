@@ -8,7 +8,7 @@ import numpy as np
 
 from minigpt.backend import to_numpy
 from minigpt.cache import KVCache
-from minigpt.decoding import Decoding, draw, log_probs
+from minigpt.decoding import Decoding, draw, log_probs, repetition_penalty
 from minigpt.model import GPT
 from minigpt.tensor import no_grad
 
@@ -72,14 +72,15 @@ def _steps(model, texts, n, rng, stop, decoding, cache) -> Iterator[Step]:
     ended = np.zeros(len(texts), bool)
     for _ in range(n):
         logits = next_logits(model, texts, cache)  # (B, V)
-        filtered = decoding(logits, texts)  # (B, V)
-        greedy = decoding.temperature == 0  # nothing to draw: the generator stays as it is
-        token = filtered.argmax(-1) if greedy else draw(filtered, rng)  # (B,)
+        if decoding.temperature == 0:  # no filter takes away the likeliest; nothing is drawn
+            token = repetition_penalty(logits, texts, decoding.repetition_penalty).argmax(-1)
+        else:
+            token = draw(decoding(logits, texts), rng)  # (B,)
         logprob = log_probs(logits)[np.arange(len(token)), token]  # (B,)
         if stop is not None:
             token, logprob = np.where(ended, stop, token), np.where(ended, 0.0, logprob)
             ended |= token == stop
-        texts = [np.append(text, new) for text, new in zip(texts, token, strict=True)]
+        texts = [np.concatenate([text, token[row : row + 1]]) for row, text in enumerate(texts)]
         yield Step(token, logprob)
         if ended.all():
             return
