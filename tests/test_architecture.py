@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "baselines": {"baselines"},
     "metrics": {"metrics"},
     "checkpoint": {"backend", "nn", "model", "tokenizer"},
-    "cost": {"model"},
+    "cost": {"attention", "model"},
     "decoding": {"model"},
     "weights": {"backend", "tokenizer.vocabulary"},
     "gpt2": {"backend", "model", "checkpoint", "weights", "tokenizer.vocabulary"},

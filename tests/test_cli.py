@@ -16,7 +16,7 @@ import pytest
 from minigpt import cli, data, plot
 from minigpt.__main__ import main
 from minigpt.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from minigpt.cost import flops_per_token
+from minigpt.cost import activation_bytes, cache_bytes, flops_per_token, parameters_by_part
 from minigpt.data.writing import write_tokens
 from minigpt.evaluate import nats_per_token, score_baselines
 from minigpt.generate import generate
@@ -473,6 +473,11 @@ def test_info_is_about_the_checkpoint(trained, capsys):
     assert re.search(rf"^parameters +{model.num_parameters():,}$", out, re.M)
     assert re.search(rf"^FLOPs per training token +{flops_per_token(model):,}$", out, re.M)
     assert len(re.findall(r"\.(?:weight|bias) ", out)) == len(model.parameters())
+    costs = dict(re.findall(r"^ *(\D+?) +([\d,]+)$", out.partition("\nparameters ")[2], re.M))
+    wanted = {**parameters_by_part(model), "bytes of gradients": 4 * model.num_parameters(),
+              "bytes of activations, each text": activation_bytes(model),
+              "bytes of the KV cache, each text": cache_bytes(model)}  # fmt: skip
+    assert {name: costs[name] for name in wanted} == {k: f"{n:,}" for k, n in wanted.items()}
 
 
 def test_every_option_reaches_the_run(text, tmp_path):

@@ -9,7 +9,13 @@ from threadpoolctl import threadpool_info
 from minigpt.backend import xp
 from minigpt.checkpoint import load_checkpoint
 from minigpt.commands.models import checkpoint_path
-from minigpt.cost import flops_per_token
+from minigpt.cost import (
+    activation_bytes,
+    cache_bytes,
+    flops_per_token,
+    parameters_by_part,
+    state_bytes,
+)
 from minigpt.model import GPT, GPTConfig
 from minigpt.options import add_options, config_of
 
@@ -22,12 +28,24 @@ def info(args: argparse.Namespace) -> None:
         model = GPT(config_of(GPTConfig, args), np.random.default_rng(0))
     for name, p in model.named_parameters():
         print(f"{name:26s}{str(p.shape):>14s}{p.size:14,d}")
-    print(f"{'parameters':40s}{model.num_parameters():14,d}")
-    print(f"{'FLOPs per training token':40s}{flops_per_token(model):14,d}\n")
+    print_cost(model)
     print(f"backend   {xp.__name__} {xp.__version__}")
     for library in threadpool_info():
         print(f"threads   {library['num_threads']} in {library['user_api']}: "
               f"{library['internal_api']} {library['version']}")  # fmt: skip
+
+
+def print_cost(model: GPT) -> None:
+    """Parameters by part, the operations of training, and the bytes that a run holds."""
+    rows = {"parameters": model.num_parameters()}
+    rows |= {f"  {part}": count for part, count in parameters_by_part(model).items()}
+    rows["FLOPs per training token"] = flops_per_token(model)
+    rows |= {f"bytes of {name}": count for name, count in state_bytes(model).items()}
+    rows["bytes of activations, each text"] = activation_bytes(model)
+    rows["bytes of the KV cache, each text"] = cache_bytes(model)
+    for name, count in rows.items():
+        print(f"{name:40s}{count:14,d}")
+    print()
 
 
 def add(command: Callable) -> None:
