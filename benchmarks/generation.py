@@ -9,6 +9,7 @@ speed meets all. Without transformers only minigpt runs, with and without its ca
 """
 
 import argparse
+import csv
 import importlib.util
 import multiprocessing
 import os
@@ -127,10 +128,22 @@ def row(size: str, times: dict[str, list[float]]) -> list[str]:
     return [size, spread(ours, 2), speed, *versus, spread(plain, 2)]
 
 
+def write(path: Path, threads: int, results: dict[str, dict[str, list[float]]]) -> None:
+    """Every repeat: what README says of them, its test computes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["size", "threads", "contestant", "repeat", "ms_per_token"])
+        for size, times in results.items():
+            for name, values in times.items():
+                for repeat, ms in enumerate(values):
+                    writer.writerow([size, threads, name, repeat, f"{ms:.3f}"])
+
+
 EXAMPLES = """\
 examples:
   python -m benchmarks.generation
-  python -m benchmarks.generation --sizes A B --threads 1
+  python -m benchmarks.generation --sizes A B --threads 1 --out figures/data/generation.csv
 """
 
 
@@ -143,6 +156,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="at least 3 (default: 7)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(),
                         help="of each contestant (default: %(default)s, the CPUs)")  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a .csv with every repeat")
     args = parser.parse_args()
     if args.repeats < 3 or args.threads < 1:
         parser.error("--repeats must be at least 3 and --threads at least 1")
@@ -150,12 +164,13 @@ def main() -> None:
     names = [name for name in CONTESTANTS if name != "transformers" or has_theirs]
 
     print(describe(args.threads, importlib.util.find_spec("torch") is not None), flush=True)
-    rows = [COLUMNS]
-    for size in args.sizes:
-        rows.append(row(size, measure(size, names, args.repeats, args.threads)))
+    results = {size: measure(size, names, args.repeats, args.threads) for size in args.sizes}
+    rows = [COLUMNS, *(row(size, times) for size, times in results.items())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for cells in rows:
         print("  ".join(map(str.ljust, cells, widths)).rstrip())
+    if args.out:
+        write(args.out, args.threads, results)
     print("ms/token: median (smallest-largest) over the repeats; times faster: within a repeat")
 
 

@@ -103,6 +103,7 @@ def write(path: Path, points: Sequence[Point]) -> None:
             writer.writerow([p.axis, p.size, *(f"{getattr(p, name):.1f}" for name in names[2:])])
 
 
+@plt.rc_context()  # style() is for this figure alone
 def draw(points: Sequence[Point], path: Path) -> None:
     """Time and memory against the factor, on logarithmic axes, with their exponents."""
     style()

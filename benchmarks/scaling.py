@@ -1,7 +1,7 @@
 """Four sizes of GPT on the same number of tokens: loss and speed against parameters.
 
     python -m benchmarks.scaling                    # measure what is missing, then draw
-    python -m benchmarks.scaling --steps 100 --seeds 2 --out /tmp/quick.csv --figure /tmp/quick.svg
+    python -m benchmarks.scaling --steps 100 --seeds 2 --out quick.csv --figure quick.svg
 
 Every model reads the same number of characters of the default corpus, in windows of 32, with the
 learning rate 0.4 / n_embd: matrices of twice the width want half the rate (Yang et al. 2022,
@@ -146,6 +146,7 @@ def print_table(rows: Sequence[Run]) -> None:
         print(f"{size:16s}{parameters:12,d}{nats:12.4f}{half:10.4f}{speed:12,.0f}")
 
 
+@plt.rc_context()  # style() is for this figure alone
 def draw(rows: Sequence[Run], grams: Sequence[tuple[str, float]], path: Path) -> None:
     """Loss and speed against parameters; each run a dot, the n-grams as lines."""
     style()

@@ -1,7 +1,7 @@
 """Attention: each query takes a mean of the values, weighted by how well their keys fit it.
 
-`_attend` holds the arithmetic, once. The public functions check what they are given, decide which
-keys a query may see, and call it.
+`_attend` holds the arithmetic and its gradient. The public functions check what they are given,
+decide which keys a query may see, and call it: the causal ones for a block of queries at a time.
 """
 
 import math

@@ -110,7 +110,14 @@ def _csv(results: Sequence[Result]) -> bytes:
 
 def _figure(results: Sequence[Result]) -> bytes:
     """The errors as an SVG: one row a gradient, one colour a witness, a line a tolerance."""
-    from matplotlib.figure import Figure  # loads slower than the whole check runs
+    from matplotlib import style  # loads slower than the whole check runs
+
+    with style.context("default"):  # and the project's style for this figure alone
+        return _drawn(results)
+
+
+def _drawn(results: Sequence[Result]) -> bytes:
+    from matplotlib.figure import Figure
 
     from minigpt import drawing
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
+from matplotlib import rc_context, style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -68,6 +68,7 @@ def common_baselines(runs: Sequence[Run]) -> dict[str, float]:
     return first if all(run.setup["baselines"] == first for run in runs) else {}
 
 
+@style.context("default")  # whatever the user has set for figures of his own
 def draw_runs(path: Path, runs: Sequence[Run], x: str = "steps") -> None:
     """Draw training and held-out losses of runs, the n-grams as horizontal lines.
 

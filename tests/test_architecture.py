@@ -115,9 +115,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Everything else computes with backend.xp. These work on the CPU: files, counting, random numbers.
 MAY_IMPORT_NUMPY = {
-    "backend.py", "checkpoint.py", "weights.py", "gpt2.py", "commands/info.py",
+    "backend.py", "checkpoint.py", "weights.py", "gpt2.py",
     "commands/models.py",
-    "commands/graph.py", "commands/runs.py", "commands/parts.py", "decoding.py", "evaluate.py",
+    "commands/runs.py", "commands/parts.py", "decoding.py", "evaluate.py",
     "generate.py", "gradcheck.py",
     "record.py", "drawing.py", "lab.py", "train.py", "baselines/ngram.py", "data/corpus.py",
     "data/tokens.py", "data/writing.py", "cache.py",
@@ -137,7 +137,7 @@ LATE_IMPORTS = {
     "commands/plot.py": {"minigpt.plot"},
     "commands/graph.py": {"minigpt.diagram.figure"},
     "commands/explain.py": {"minigpt.interpret.figure"},
-    "audit.py": {"matplotlib.figure", "minigpt.drawing"},
+    "audit.py": {"matplotlib", "matplotlib.figure", "minigpt.drawing"},
     "verify/isolated.py": {"resource"},
     "__main__.py": {"minigpt.cli"},
     "data/wheel.py": {"importlib"},

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import rc_context, rcParams
 
 from minigpt import audit, functional, ops, subjects
 from minigpt.__main__ import main
@@ -117,7 +118,10 @@ def test_the_figure_repeats_to_the_byte():
     results = [Result("ops.add", "x", {"differences": 1e-11, "adjoint": 0.0}),
                Result("Linear", "w", {"differences": 1e-13, "composed": 1e-16}),
                Result("GPT", "wte", {"differences": math.inf})]  # fmt: skip
-    assert audit._figure(results) == audit._figure(results)
+    with rc_context({"font.size": 30}):  # whatever the user's style, which stays
+        before, figure = dict(rcParams), audit._figure(results)
+        assert before == dict(rcParams)
+    assert audit._figure(results) == figure
 
 
 def test_what_is_committed_is_of_this_code(run):

@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("agg")
 
 import pytest
+from matplotlib import rc_context
 from matplotlib.patches import FancyBboxPatch
 
 from minigpt.diagram import figure as module
@@ -138,10 +139,13 @@ def test_other_structures_are_laid_out_too(change):
     assert not any(overlap(a, b) for a, b in combinations(layout.boxes.values(), 2))
 
 
-def test_the_same_diagram_is_the_same_file(tmp_path):
+def test_the_same_diagram_is_the_same_file_whatever_the_users_style(tmp_path):
     diagram = diagram_of(build())
-    for name in ("a.svg", "b.svg"):
-        draw(diagram, tmp_path / name)
+    draw(diagram, tmp_path / "a.svg")
+    with rc_context({"figure.constrained_layout.use": True, "font.size": 30, "axes.grid": True}):
+        before = dict(matplotlib.rcParams)
+        draw(diagram, tmp_path / "b.svg")
+        assert before == dict(matplotlib.rcParams)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     with pytest.raises(ValueError, match=r"a.gif: expected a name that ends in"):
         draw(diagram, tmp_path / "a.gif")

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 
 from minigpt.__main__ import main
 from minigpt.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -169,7 +170,10 @@ def test_a_figure_has_a_map_for_each_head(folder, capsys):
         images = list(svg.iter("{http://www.w3.org/2000/svg}image"))
         assert len(images) == L * H + 2 * (len(prompt) > 1)  # and the lens with its colours
     assert "figure  maps.svg" in capsys.readouterr().out
-    main(argv)
+    with rc_context(
+        {"figure.constrained_layout.use": False, "axes.grid": True, "image.cmap": "hot"}
+    ):
+        main(argv)  # whatever the user's style
     assert (folder / "maps.svg").read_bytes() == content
     assert main(["explain", "--prompt", "the", "--out", "maps.png"]) == 0
     assert (folder / "maps.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

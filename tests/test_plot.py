@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from minigpt import plot
@@ -109,8 +110,9 @@ def test_a_figure_is_written_whole_and_the_same_again(monkeypatch, tmp_path):
     written = []
     monkeypatch.setattr(plot, "write_whole", lambda path, content: written.append(content))
     for name in ("loss.png", "loss.svg"):
-        for _ in range(2):
-            draw_runs(tmp_path / name, [ONE, PAIR])
+        for users_style in ({}, {"font.size": 30, "figure.constrained_layout.use": True}):
+            with rc_context(users_style):
+                draw_runs(tmp_path / name, [ONE, PAIR])
         assert written[-1] == written[-2]
     assert written[0][:4] == b"\x89PNG"
     assert b"<svg" in written[-1]

@@ -4,14 +4,10 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from minigpt.checkpoint import load_checkpoint, write_whole
-from minigpt.commands.models import checkpoint_path
+from minigpt.checkpoint import write_whole
+from minigpt.commands.models import add_model_options, model_of
 from minigpt.diagram.folding import diagram_of
 from minigpt.diagram.mermaid import mermaid
-from minigpt.model import GPT, GPTConfig
-from minigpt.options import add_options, config_of
 
 ENDINGS = (".mmd", ".md", ".svg", ".png")
 
@@ -25,11 +21,7 @@ def graph(args: argparse.Namespace) -> None:
     out = Path(args.out) if args.out else None
     if out and out.suffix not in ENDINGS:
         raise ValueError(f"--out {out}: expected a name that ends in {', '.join(ENDINGS)}")
-    if args.checkpoint:
-        model = load_checkpoint(checkpoint_path(args.checkpoint)).model
-    else:
-        model = GPT(config_of(GPTConfig, args), np.random.default_rng(0))
-    diagram = diagram_of(model)
+    diagram = diagram_of(model_of(args))
     if out and out.suffix in (".svg", ".png"):
         from minigpt.diagram.figure import draw  # Matplotlib loads slower than all the rest
 
@@ -47,6 +39,5 @@ def add(command: Callable) -> None:
         graph, "graph", "", " --n-layer 12 --n-head 12 --n-embd 768 --out gpt2.svg",
         " --position rope --dropout 0.1 --out rope.mmd",
     )  # fmt: skip
-    sub.add_argument("checkpoint", nargs="?", help="a checkpoint or a run (default: a new model)")
+    add_model_options(sub)
     sub.add_argument("--out", metavar="FILE", help="a .mmd, .md, .svg or .png file")
-    add_options(sub, GPTConfig, "vocab_size")

@@ -3,12 +3,10 @@
 import argparse
 from collections.abc import Callable
 
-import numpy as np
 from threadpoolctl import threadpool_info
 
 from minigpt.backend import xp
-from minigpt.checkpoint import load_checkpoint
-from minigpt.commands.models import checkpoint_path
+from minigpt.commands.models import add_model_options, model_of
 from minigpt.cost import (
     activation_bytes,
     cache_bytes,
@@ -16,16 +14,12 @@ from minigpt.cost import (
     parameters_by_part,
     state_bytes,
 )
-from minigpt.model import GPT, GPTConfig
-from minigpt.options import add_options, config_of
+from minigpt.model import GPT
 
 
 def info(args: argparse.Namespace) -> None:
     """Print a model's parameters and cost, and what this machine computes with."""
-    if args.checkpoint:
-        model = load_checkpoint(checkpoint_path(args.checkpoint)).model
-    else:
-        model = GPT(config_of(GPTConfig, args), np.random.default_rng(0))
+    model = model_of(args)
     for name, p in model.named_parameters():
         print(f"{name:26s}{str(p.shape):>14s}{p.size:14,d}")
     print_cost(model)
@@ -51,5 +45,4 @@ def print_cost(model: GPT) -> None:
 def add(command: Callable) -> None:
     """Its options."""
     sub = command(info, "info", "", " --n-layer 12 --n-head 12 --n-embd 768")
-    sub.add_argument("checkpoint", nargs="?", help="a checkpoint or a run (default: a new model)")
-    add_options(sub, GPTConfig, "vocab_size")
+    add_model_options(sub)

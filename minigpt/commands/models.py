@@ -1,5 +1,6 @@
 """What commands do with a trained model: find it, score it, let it speak."""
 
+import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -7,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from minigpt.checkpoint import Checkpoint
+from minigpt.checkpoint import Checkpoint, load_checkpoint
 from minigpt.commands.parts import COUNTED, Parts
 from minigpt.decoding import Decoding
 from minigpt.evaluate import Score, nats_per_character
-from minigpt.model import GPT
-from minigpt.options import Parser, add_options
+from minigpt.model import GPT, GPTConfig
+from minigpt.options import Parser, add_options, config_of
 from minigpt.stream import stream
 from minigpt.train import Trainer
 
@@ -28,6 +29,19 @@ def checkpoint_path(given: str | None) -> Path:
     if not found:
         raise ValueError(f"no trained model in {RUNS}/: run `python -m minigpt demo`, or name one")
     return found[-1]
+
+
+def model_of(args: argparse.Namespace) -> GPT:
+    """The checkpoint's model, or without one a new model of the size that the options name."""
+    if args.checkpoint:
+        return load_checkpoint(checkpoint_path(args.checkpoint)).model
+    return GPT(config_of(GPTConfig, args), np.random.default_rng(0))
+
+
+def add_model_options(sub: Parser) -> None:
+    """What `model_of` reads."""
+    sub.add_argument("checkpoint", nargs="?", help="a checkpoint or a run (default: a new model)")
+    add_options(sub, GPTConfig, "vocab_size")
 
 
 def is_narrow(model: GPT) -> bool:

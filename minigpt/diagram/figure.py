@@ -3,6 +3,7 @@
 from functools import cache
 from pathlib import Path
 
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -23,6 +24,7 @@ LINE = 0.155  # inches from one line of text to the next
 MARGIN = 0.25
 
 
+@style.context("default")  # whatever the user has set for figures of his own
 def draw(diagram: Diagram, path: Path) -> None:
     """Write the figure as a .png or .svg file. Raises: ValueError if path has another ending."""
     sizes = {box.name: _size(box) for box in diagram.boxes}

@@ -6,7 +6,7 @@ Matplotlib is loaded only here, and draws into a file, never on a screen.
 import io
 from typing import Any
 
-from matplotlib import rc_context
+from matplotlib import rc_context, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
@@ -21,6 +21,7 @@ WIDEST = 8  # characters of a label
 FONT = "DejaVu Sans"
 
 
+@style.context("default")  # whatever the user has set for figures of his own
 def as_figure(found: Explanation, ending: str) -> bytes:
     """The file's content. ending: of FORMS."""
     L, H, T, _ = found.trace.att.shape
