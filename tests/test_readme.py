@@ -1,11 +1,13 @@
 """The README keeps its word: its examples give what they show, and its commands run."""
 
+import csv
 import doctest
 import io
 import re
 import shlex
 import textwrap
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 
 import numpy as np
@@ -139,6 +141,24 @@ def test_recorded_numbers_are_those_of_their_files():
     broken, noticed = (sum(int(row[i]) for row in rows) for i in (0, 1))
     assert f"Of {broken:,} small breaks of the engine the tests notice {noticed:,}" in README
     assert f"## The {broken - noticed} survivors" in table
+
+
+def test_the_speed_of_generation_is_that_of_its_file():
+    with open(ROOT / "figures" / "data" / "generation.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["threads"] for row in rows} == {"2"}
+    said = re.search(r"On two threads of a machine.*?nearly all", " ".join(README.split()))[0]
+    found = re.findall(r"(\d\.\d) times.*?\(([\d,]+)(?: tokens/s)?\)", said)
+    wanted = []
+    for size in dict.fromkeys(row["size"] for row in rows):
+        ours, theirs = (
+            [float(row["ms_per_token"]) for row in rows if (row["size"], row["contestant"])
+             == (size, name)] for name in ("minigpt", "transformers")
+        )  # fmt: skip
+        ratio = median(b / a for a, b in zip(ours, theirs, strict=True))
+        wanted.append((f"{ratio:.1f}", f"{1000 / median(ours):,.0f}"))
+    assert found == wanted
+    assert len(wanted) == 3
 
 
 def test_the_best_ngram_is_the_one_it_says():
