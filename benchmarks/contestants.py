@@ -28,6 +28,7 @@ def minigpt_step(config: Config, forward: bool = False, recompute: bool = False)
     from minigpt import functional as F
     from minigpt.model import GPT, GPTConfig
     from minigpt.optim import AdamW, clip_grad_norm
+    from minigpt.parallel import DataParallel, by_shares, plan
     from minigpt.recompute import recompute_blocks
     from minigpt.tensor import no_grad
 
@@ -36,19 +37,29 @@ def minigpt_step(config: Config, forward: bool = False, recompute: bool = False)
     if recompute:
         recompute_blocks(model)
     params, stream = model.parameters(), batches(config)
-    optimizer = None if forward else AdamW(params, decay=model.decayed_parameters(), **ADAMW)
+    batch = (config.batch_size, config.network["block_size"], config.network["n_embd"])
+
+    def forward_step() -> float:
+        idx, targets = next(stream)
+
+        def loss(start: int, end: int) -> float:
+            part = F.cross_entropy(model(idx[start:end]), targets[start:end]).item()
+            return part * (end - start) / len(idx)
+
+        with no_grad():
+            return sum(by_shares(loss, *batch))
+
+    if forward:
+        return forward_step
+    optimizer = AdamW(params, decay=model.decayed_parameters(), **ADAMW)
+    workers = DataParallel(model, optimizer, *plan(*batch))
 
     def step() -> float:
-        idx, targets = next(stream)
-        if forward:
-            with no_grad():
-                return F.cross_entropy(model(idx), targets).item()
         optimizer.zero_grad()
-        loss = F.cross_entropy(model(idx), targets)
-        loss.backward()
+        loss = workers.backward(*next(stream))
         clip_grad_norm(params, 1.0)
         optimizer.step()
-        return loss.item()
+        return loss
 
     return step
 
@@ -132,8 +143,8 @@ class Contestant:
 
 
 CONTESTANTS = {
-    "minigpt": Contestant("minigpt", ("minigpt.model", "minigpt.optim"), minigpt_step),
-    "recompute": Contestant("minigpt, recompute", ("minigpt.recompute", "minigpt.optim"),
+    "minigpt": Contestant("minigpt", ("minigpt.model", "minigpt.parallel"), minigpt_step),
+    "recompute": Contestant("minigpt, recompute", ("minigpt.recompute", "minigpt.parallel"),
                             recompute_step),
     "torch": Contestant("PyTorch", ("torch", "torch._dynamo"), torch_step),
     "compiled": Contestant("PyTorch, compiled", ("torch", "torch._inductor.compile_fx"),

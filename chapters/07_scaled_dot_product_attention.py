@@ -697,6 +697,8 @@ print(inspect.getsource(_attend))
 # - **Scores, exponentials and weights share one array**, written in place. At $T = 1024$ each new
 #   array of that shape would be 4 MB in float32, and fresh memory is not free.
 # - **The subtracted row sums come from (07.22)**, and `datt` becomes `ds` in place.
+# - **The causal mask is one small triangle**, `_later`: of a block's keys only the last $T_q$ can be
+#   later than a query, so only those scores get the $-\infty$, and no mask of $T^2$ numbers exists.
 # - **Row sums are a product with ones** (`row_sums`), which is faster than `sum` on short rows.
 # - **Weights may be dropped** (`p`, `rng`): the used weights are $\mathrm{att} \odot m$ with a
 #   random mask $m$. Then $d\mathrm{att} = (g v^\top) \odot m$, and (07.22) holds with no change:

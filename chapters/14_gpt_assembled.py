@@ -1237,7 +1237,6 @@ def stepping(kind):
     """A function that takes the package's next step."""
     optimizer = kind([Tensor(p.copy(), requires_grad=True) for p in many], 1e-3)
     optimizer.grad[...] = np.concatenate([g.reshape(-1) for g in grads])
-    optimizer._scratch = np.empty_like(optimizer.data)
 
     def work():
         optimizer.step()

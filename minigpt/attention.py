@@ -4,6 +4,7 @@
 decide which keys a query may see, and call it: the causal ones for a block of queries at a time.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -29,7 +30,7 @@ def attention(q, k, v, *, bias=None, p=0.0, rng=None):
             chapters/07_scaled_dot_product_attention.
     """
     _check_shapes("attention", q, k, v)
-    return _attend(q, k, v, _bias_of(q, k, bias), p, rng)
+    return _attend(q, k, v, _bias_of(q, k, bias), p, rng, causal=False)
 
 
 @primitive
@@ -46,12 +47,15 @@ def causal_attention(q, k, v, *, bias=None, p=0.0, rng=None):
     T = q.shape[-2]
     if k.shape[-2] != T:
         raise ValueError(f"causal_attention: q {q.shape} and k {k.shape} must agree in T")
-    bias, out, blocks = _bias_of(q, k, bias), xp.empty((*q.shape[:-1], v.shape[-1]), q.dtype), []
+    bias = _bias_of(q, k, bias)
+    if T <= BLOCK:
+        return _attend(q, k, v, bias, p, rng, causal=True)
+    out, blocks = xp.empty((*q.shape[:-1], v.shape[-1]), q.dtype), []
     for i in range(0, T, BLOCK):
         j = min(i + BLOCK, T)
         rows, keys = (..., slice(i, j), slice(None)), (..., slice(j), slice(None))
-        mask = bias[..., i:j, :j] + xp.triu(xp.full((j - i, j), -math.inf, q.dtype), i + 1)
-        out[rows], block_vjp = _attend(q[rows], k[keys], v[keys], mask, p, rng)
+        part = None if bias is None else bias[..., i:j, :j]
+        out[rows], block_vjp = _attend(q[rows], k[keys], v[keys], part, p, rng, causal=True)
         blocks.append((rows, keys, block_vjp))
 
     def vjp(g):
@@ -65,17 +69,24 @@ def causal_attention(q, k, v, *, bias=None, p=0.0, rng=None):
     return out, vjp
 
 
-def _attend(q: Any, k: Any, v: Any, bias: Any, p: float, rng: Any) -> tuple:
-    """attention on arrays that fit one another: (out, vjp). In place on what is made here."""
-    if not (bias > -math.inf).any(-1).all():  # a softmax over nothing would be 0 / 0
-        raise ValueError(f"bias {bias.shape} leaves a query no key to see: -inf in a whole row")
+def _attend(q: Any, k: Any, v: Any, bias: Any, p: float, rng: Any, causal: bool) -> tuple:
+    """attention on arrays that fit one another: (out, vjp). In place on what is made here.
+
+    causal: the queries are the last Tq positions, and see no later key.
+    """
     scale = 1 / math.sqrt(q.shape[-1])  # D products of variance 1 sum to variance D
     q = q * scale  # (..., Tq, D), fewer numbers than the scores
 
     def weights():
         att = q @ k.swapaxes(-1, -2)  # (..., Tq, Tk), the scores at first
-        att += bias  # before the softmax, so that the weights of the rest still sum to 1
-        att -= att.max(-1, keepdims=True)  # exp cannot overflow; the softmax does not notice
+        if bias is not None:
+            att += bias  # before the softmax, so that the weights of the rest still sum to 1
+        if causal:  # only the last Tq keys can be later than a query
+            att[..., -q.shape[-2] :] += _later(q.shape[-2], q.dtype)
+        top = att.max(-1, keepdims=True)
+        if bias is not None and (top == -math.inf).any():  # a softmax over nothing is 0 / 0
+            raise ValueError(f"bias {bias.shape} leaves a query no key to see: -inf in a whole row")
+        att -= top  # exp cannot overflow; the softmax does not notice
         xp.exp(att, out=att)
         att /= row_sums(att)
         return att
@@ -102,6 +113,12 @@ def _attend(q: Any, k: Any, v: Any, bias: Any, p: float, rng: Any) -> tuple:
     return out, vjp
 
 
+@functools.lru_cache(maxsize=64)
+def _later(n: int, dtype: Any) -> Any:
+    """-inf where a key is later than its query, else 0: (n, n), not to be written to."""
+    return xp.triu(xp.full((n, n), -math.inf, dtype), 1)
+
+
 def _check_shapes(name: str, q: Any, k: Any, v: Any) -> None:
     """Nothing broadcasts among q, k and v, and there is a key to see."""
     fit = q.ndim == k.ndim == v.ndim >= 2 and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
@@ -112,8 +129,10 @@ def _check_shapes(name: str, q: Any, k: Any, v: Any) -> None:
 
 
 def _bias_of(q: Any, k: Any, bias: Any) -> Any:
-    """bias in q's dtype, (..., Tq, Tk), if it broadcasts to that and holds no inf or nan."""
-    bias, scores = xp.asarray(0 if bias is None else bias), (*q.shape[:-1], k.shape[-2])
+    """bias in q's dtype, (..., Tq, Tk), if it broadcasts to that and is below inf; or None."""
+    if bias is None:
+        return None
+    bias, scores = xp.asarray(bias), (*q.shape[:-1], k.shape[-2])
     lengths = zip(bias.shape[::-1], scores[::-1], strict=False)  # from the last axis on
     if bias.ndim > len(scores) or any(n not in (1, wanted) for n, wanted in lengths):
         raise ValueError(f"bias {bias.shape} does not broadcast to the scores {scores}")

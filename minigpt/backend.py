@@ -5,6 +5,7 @@ Random numbers always come from a NumPy generator that the caller passes in, so 
 """
 
 import ctypes
+import functools
 import os
 import sys
 from types import ModuleType
@@ -17,8 +18,12 @@ def _choose(name: str) -> ModuleType:
     """The module behind a backend's name, or a ValueError that says what to install."""
     if name == "numpy":
         return numpy
+    if name == "strict":
+        from minigpt import strict  # NumPy with CuPy's rules: for tests, on any machine
+
+        return strict
     if name != "cupy":
-        raise ValueError(f"MINIGPT_BACKEND={name!r}: expected 'numpy' or 'cupy'")
+        raise ValueError(f"MINIGPT_BACKEND={name!r}: expected 'numpy', 'cupy' or 'strict'")
     try:
         import cupy  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError as error:
@@ -40,13 +45,14 @@ def _keep_freed_memory() -> None:
     """
     if sys.platform != "linux":
         return
-    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # <malloc.h>
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library, such as musl
         return
     mallopt(M_MMAP_THRESHOLD, 1 << 30)
     mallopt(M_TRIM_THRESHOLD, 1 << 30)
+    mallopt(M_ARENA_MAX, 1)  # one pool of freed blocks for all threads
 
 
 xp: Any = _choose(os.environ.get("MINIGPT_BACKEND", "numpy"))
@@ -79,19 +85,32 @@ def check_ids(name: str, ids: Any, n: int) -> None:
         raise ValueError(f"{name} must be in 0..{n - 1}, got {int(ids.min())}..{int(ids.max())}")
 
 
+@functools.lru_cache(maxsize=64)
+def _ones(n: int, dtype: Any) -> Any:
+    """(n,), not to be written to."""
+    return xp.ones(n, dtype)
+
+
 def row_sums(x: Any) -> Any:
     """Sums along the last axis, (..., C) -> (..., 1). Short rows sum faster as a product."""
-    return (x @ xp.ones(x.shape[-1], x.dtype))[..., None]
+    return (x @ _ones(x.shape[-1], x.dtype))[..., None]
 
 
 def column_sums(x: Any) -> Any:
     """Sums along the first axis, (N, C) -> (C,), as a product with ones."""
-    return xp.ones(len(x), x.dtype) @ x
+    return _ones(len(x), x.dtype) @ x
 
 
 def row_dots(x: Any, y: Any) -> Any:
     """Inner products along the last axis, (..., C) and (..., C) -> (..., 1), in one pass."""
+    if xp is numpy:  # vecdot conjugates x, so twice is not at all; a real x stays itself
+        return numpy.vecdot(x.conj(), y)[..., None]
     return xp.einsum("...c,...c->...", x, y)[..., None]
+
+
+def column_dots(x: Any, y: Any) -> Any:
+    """Inner products along the first axis, (N, C) and (N, C) -> (C,), in one pass."""
+    return xp.einsum("nc,nc->c", x, y)
 
 
 def scatter_add(idx: Any, rows: Any, n: int) -> Any:

@@ -9,6 +9,7 @@ from minigpt import functional as F
 from minigpt.backend import xp
 from minigpt.baselines.ngram import NGram
 from minigpt.model import GPT
+from minigpt.parallel import by_shares
 from minigpt.tensor import no_grad
 from minigpt.tokenizer import Tokenizer
 
@@ -25,9 +26,14 @@ def nats_per_token(model: GPT, ids: np.ndarray, batch_size: int = 64) -> float:
     total, T = 0.0, model.config.block_size
     stride = max(1, T // 2)
     starts = [0, *range(stride, len(ids) - 1 - T + stride, stride)] if len(ids) - 1 > T else [0]
+    T = min(T, len(ids) - 1)
     with no_grad():
         for i in range(0, len(starts), batch_size):
-            total += _score(model, ids, starts[i : i + batch_size], min(T, len(ids) - 1), stride)
+            batch = starts[i : i + batch_size]
+            total += sum(by_shares(
+                lambda start, end, batch=batch: _score(model, ids, batch[start:end], T, stride),
+                len(batch), T, model.config.n_embd,
+            ))  # fmt: skip
     return total / (len(ids) - 1)
 
 

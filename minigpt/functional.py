@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from minigpt import backend, ops  # noqa: F401 - ops binds Tensor's operators
-from minigpt.backend import column_sums, row_dots, row_sums, xp
+from minigpt.backend import column_dots, column_sums, row_dots, row_sums, xp
 from minigpt.erf import erf
 from minigpt.tensor import primitive
 
@@ -89,7 +89,7 @@ def layer_norm(x, w, b, *, eps=1e-5):
     Raises: ValueError if w or b is not of x's last length, or eps is below 0.
     Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450.  Derived in chapters/11_layer_norm.
     """
-    _check_norm("layer_norm", x, eps, w, b)
+    check_norm("layer_norm", x, eps, w, b)
     C, x_shape = x.shape[-1], x.shape
     x = x.reshape(-1, C)  # (N, C)
     xhat = x - row_sums(x) / C
@@ -105,39 +105,12 @@ def layer_norm(x, w, b, *, eps=1e-5):
         dx -= mean
         dx -= xhat * projection
         dx *= rstd
-        return dx.reshape(x_shape), (g * xhat).sum(0), column_sums(g)
+        return dx.reshape(x_shape), column_dots(g, xhat), column_sums(g)
 
     return out.reshape(x_shape), vjp
 
 
-@primitive
-def rms_norm(x, w, *, eps=1e-5):
-    """Mean square 1 along the last axis, then a gain w: layer_norm without centring.
-
-    Shapes: x (..., C), w (C,) -> (..., C).
-    VJP:    with rrms = 1 / sqrt(mean(x^2) + eps), xhat = x * rrms, gw = g * w:
-            dx = rrms * (gw - xhat * mean(gw * xhat));
-            dw = sum of g * xhat over all but the last axis.
-    Raises: ValueError if w is not of x's last length, or eps is below 0.
-    Source: Zhang & Sennrich 2019, arXiv:1910.07467.  Derived in chapters/11_layer_norm.
-    """
-    _check_norm("rms_norm", x, eps, w)
-    C, x_shape = x.shape[-1], x.shape
-    x = x.reshape(-1, C)  # (N, C)
-    rrms = 1 / xp.sqrt(row_dots(x, x) / C + eps)  # (N, 1)
-    xhat = x * rrms
-
-    def vjp(g):
-        g = g.reshape(-1, C)
-        dx = g * w  # gw
-        dx -= xhat * (row_dots(dx, xhat) / C)
-        dx *= rrms
-        return dx.reshape(x_shape), (g * xhat).sum(0)
-
-    return (xhat * w).reshape(x_shape), vjp
-
-
-def _check_norm(name: str, x: Any, eps: float, *weights: Any) -> None:
+def check_norm(name: str, x: Any, eps: float, *weights: Any) -> None:
     """Weights of x's last length, and an eps under which no square root can fail."""
     if any(p.shape != x.shape[-1:] for p in weights):
         raise ValueError(f"{name}: x {x.shape} needs weights of {x.shape[-1:]}, "

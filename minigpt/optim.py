@@ -7,11 +7,20 @@ chunks that fit the cache, so memory is read once and not once an operation.
 
 import math
 from collections.abc import Iterable
+from itertools import accumulate
+from typing import Any
 
 from minigpt.backend import xp
 from minigpt.tensor import Tensor
+from minigpt.threads import each, shares
 
 CHUNK = 1 << 15  # elements: five float32 arrays of this size fit a core's second-level cache
+
+
+def views(flat: Any, params: list[Tensor]) -> list[Any]:
+    """Parts of a flat array (P,), one in the shape of each parameter, in their order."""
+    ends = [*accumulate(p.size for p in params)]
+    return [flat[end - p.size : end].reshape(p.shape) for p, end in zip(params, ends, strict=True)]
 
 
 class Optimizer:
@@ -29,13 +38,12 @@ class Optimizer:
             raise ValueError("a parameter was given to the optimizer twice")
         if len({p.dtype for p in self.params}) > 1 or not all(p.requires_grad for p in self.params):
             raise ValueError("parameters must have requires_grad and be of one dtype")
+        self.workers = 1  # threads that share an update
         self.data = xp.concatenate([p.data.reshape(-1) for p in self.params])  # (P,)
         self.grad = xp.zeros_like(self.data)
-        self._views, end = [], 0
-        for p in self.params:
-            start, end = end, end + p.size
-            p.data = self.data[start:end].reshape(p.shape)
-            self._views.append(self.grad[start:end].reshape(p.shape))
+        self._views = views(self.grad, self.params)
+        for p, view in zip(self.params, views(self.data, self.params), strict=True):
+            p.data = view
         self.zero_grad()
 
     def zero_grad(self) -> None:
@@ -93,28 +101,35 @@ class Adam(Optimizer):
         super().__init__(params, lr)
         self.betas, self.eps = betas, eps
         self.m, self.v = xp.zeros_like(self.data), xp.zeros_like(self.data)
-        self._scratch = xp.empty_like(self.data[:CHUNK])
 
     def step(self) -> None:
         """Move every parameter once, by about lr, against its mean gradient's sign."""
         self.gather()
         self.steps += 1
+        each(self._update, shares(len(self.data), self.workers))
+
+    def _update(self, start: int, end: int) -> None:
+        """Move the numbers from start to end, by chunks that stay in the cache."""
+        scratch = xp.empty_like(self.data[:CHUNK])
+        for i in range(start, end, CHUNK):
+            self._update_chunk(slice(i, min(i + CHUNK, end)), scratch)
+
+    def _update_chunk(self, chunk: slice, scratch: Any) -> None:
         (b1, b2), t = self.betas, self.steps
-        for i in range(0, len(self.data), CHUNK):
-            x, g, m, v = (a[i : i + CHUNK] for a in (self.data, self.grad, self.m, self.v))
-            s = self._scratch[: len(x)]
-            m *= b1
-            m += xp.multiply(g, 1 - b1, out=s)
-            v *= b2
-            xp.multiply(g, g, out=s)
-            s *= 1 - b2
-            v += s
-            xp.sqrt(v, out=s)
-            s *= 1 / math.sqrt(1 - b2**t)
-            s += self.eps
-            xp.divide(m, s, out=s)
-            s *= self.lr / (1 - b1**t)
-            x -= s
+        x, g, m, v = (a[chunk] for a in (self.data, self.grad, self.m, self.v))
+        s = scratch[: len(x)]
+        m *= b1
+        m += xp.multiply(g, 1 - b1, out=s)
+        v *= b2
+        xp.multiply(g, g, out=s)
+        s *= 1 - b2
+        v += s
+        xp.sqrt(v, out=s)
+        s *= 1 / math.sqrt(1 - b2**t)
+        s += self.eps
+        xp.divide(m, s, out=s)
+        s *= self.lr / (1 - b1**t)
+        x -= s
 
     def buffers(self) -> dict:
         return {"m": self.m, "v": self.v}
@@ -145,10 +160,10 @@ class AdamW(Adam):
         self.weight_decay = weight_decay
         self._shrinking = self.data[: sum(p.size for p in params if id(p) in chosen)]
 
-    def step(self) -> None:
-        """Shrink what decays, then step as Adam does."""
-        self._shrinking *= 1 - self.lr * self.weight_decay
-        super().step()
+    def _update_chunk(self, chunk: slice, scratch: Any) -> None:
+        """Shrink what decays, then move as Adam does."""
+        self._shrinking[chunk] *= 1 - self.lr * self.weight_decay
+        super()._update_chunk(chunk, scratch)
 
 
 def clip_grad_norm(params: Iterable[Tensor], max_norm: float):

@@ -29,7 +29,9 @@ class Recomputed(Module):
         self.block = block
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(vars(self)["block"], name)
+        if "block" not in vars(self):  # while this is being copied
+            raise AttributeError(name)
+        return getattr(self.block, name)
 
     def _walk(self, prefix: str):
         return self.block._walk(prefix)  # the parameters keep their names

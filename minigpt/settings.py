@@ -21,6 +21,7 @@ class TrainConfig:
     seconds: float = option(0.0, "train for about this long, in seconds")
     batch_size: int = option(32, "sequences of a micro-batch: what is in memory at once")
     accumulate: int = option(1, "micro-batches a step, whose gradients are averaged")
+    workers: int = option(0, "threads that share a micro-batch (0: by its size and processors)")
     recompute: bool = option(False, "compute blocks twice: far less memory, a third more time")
     schedule: str = option("cosine", f"after the warm-up: {', '.join(SCHEDULES)}")
     lr: float = option(8e-3, "highest learning rate, after the warm-up; less for wider models")
@@ -40,7 +41,7 @@ class TrainConfig:
         for name in ("batch_size", "accumulate", "lr", "eval_every", "eval_tokens", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("steps", "seconds", "lr", "warmup", "weight_decay", "final_lr", "save_every",
+        for name in ("workers", "steps", "seconds", "lr", "warmup", "weight_decay", "final_lr", "save_every",
                      "patience", "sample_tokens", "seed"):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be 0 or more, and finite, got {getattr(self, name)}")

@@ -17,9 +17,9 @@ from minigpt.backend import xp
 from minigpt.model import GPT, MLP, Block, CausalSelfAttention, GPTConfig
 from minigpt.nn import Dropout, Embedding, LayerNorm, Linear
 from minigpt.tensor import Tensor
-from minigpt.variants import llama
+from minigpt.variants import llama, norms
 
-MODULES = (shapes, ops, functional, attention, positions, llama)
+MODULES = (shapes, ops, functional, attention, positions, llama, norms)
 
 
 @dataclass(frozen=True)

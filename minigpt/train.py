@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from minigpt import functional as F
 from minigpt.backend import xp
 from minigpt.checkpoint import Checkpoint, CheckpointError
 from minigpt.evaluate import nats_per_token, scored_characters
@@ -31,6 +30,7 @@ from minigpt.generate import generate
 from minigpt.interrupt import interruptible
 from minigpt.model import GPT
 from minigpt.optim import AdamW, clip_grad_norm
+from minigpt.parallel import DataParallel, plan
 from minigpt.recompute import recompute_blocks
 from minigpt.record import BEST, LAST, Record, fingerprint
 from minigpt.schedules import Plateau
@@ -80,6 +80,10 @@ class Trainer:
             model.parameters(), config.lr, betas=(0.9, config.beta2),
             weight_decay=config.weight_decay, decay=model.decayed_parameters(),
         )  # fmt: skip
+        workers, blas_threads = plan(config.batch_size, T, model.config.n_embd)
+        self.workers = DataParallel(
+            model, self.optimizer, config.workers or workers, 1 if config.workers else blas_threads
+        )
         self.rng, self.plateau, self.record = rng, Plateau(), Record(folder)
         self.step, self.elapsed = 0, 0.0
         self.planned = config.steps or (None if config.seconds else 2000)  # None: not known yet
@@ -154,11 +158,9 @@ class Trainer:
         parts, value = self.config.accumulate, 0.0
         self.optimizer.zero_grad()
         for idx, targets in self._batches():
-            loss = F.cross_entropy(self.model(idx, self.rng), targets)
-            value += loss.item() / parts
+            value += self.workers.backward(idx, targets, self.rng, 1 / parts) / parts
             if not math.isfinite(value):
                 raise TrainingError(f"the loss is {value} at step {self.step}: {self._kept()}")
-            loss.backward(1 / parts)
         norm = float(clip_grad_norm(self.optimizer.params, self.config.clip))
         if not math.isfinite(norm):
             raise TrainingError(f"the gradient is {norm} at step {self.step}: {self._kept()}")

@@ -21,6 +21,7 @@ from minigpt.attention import attention, causal_attention, causal_self_attention
 from minigpt.backend import xp
 from minigpt.positions import rotary
 from minigpt.tensor import Tensor
+from minigpt.variants import norms
 from minigpt.variants.llama import swiglu
 
 
@@ -503,7 +504,7 @@ for what, shape, eps in (
     ("eps 0.5", (3, 5), 0.5),
 ):
     row(
-        F.rms_norm,
+        norms.rms_norm,
         what,
         lambda op, x, w, eps=eps: op(x, w, eps=eps),
         lambda x, w, eps=eps: rms_norm(x, w, eps),

@@ -330,8 +330,8 @@ def test_the_mask_is_measured_and_not_believed():
 def test_another_scale_is_refused(monkeypatch):
     right = attention_module._attend
 
-    def wrong(q, k, v, *rest):
-        return right(q * 1000, k, v, *rest)
+    def wrong(q, k, v, *rest, **options):
+        return right(q * 1000, k, v, *rest, **options)
 
     monkeypatch.setattr(attention_module, "_attend", wrong)
     with pytest.raises(ValueError, match="does not compute softmax"):

@@ -15,6 +15,8 @@ from minigpt.cost import (
     state_bytes,
 )
 from minigpt.model import GPT
+from minigpt.parallel import plan
+from minigpt.settings import TrainConfig
 
 
 def info(args: argparse.Namespace) -> None:
@@ -24,6 +26,9 @@ def info(args: argparse.Namespace) -> None:
         print(f"{name:26s}{str(p.shape):>14s}{p.size:14,d}")
     print_cost(model)
     print(f"backend   {xp.__name__} {xp.__version__}")
+    batch_size, config = TrainConfig.batch_size, model.config
+    workers, each = plan(batch_size, config.block_size, config.n_embd)
+    print(f"threads   {workers} to share a batch of {batch_size}, {each} for each one's products")
     for library in threadpool_info():
         print(f"threads   {library['num_threads']} in {library['user_api']}: "
               f"{library['internal_api']} {library['version']}")  # fmt: skip

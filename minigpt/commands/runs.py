@@ -11,7 +11,7 @@ import numpy as np
 
 from minigpt import data
 from minigpt.checkpoint import Checkpoint
-from minigpt.commands.models import RUNS, is_narrow, threads_for
+from minigpt.commands.models import RUNS
 from minigpt.commands.parts import FROM_FILES, Parts, prepare
 from minigpt.cost import flops_per_token
 from minigpt.model import GPT, GPTConfig
@@ -36,8 +36,7 @@ def train_run(args: argparse.Namespace, folder: str | Path) -> tuple[Trainer, Pa
     trainer = _trainer(args, folder, config, parts, resume)
     _print_card(trainer, parts)
     _describe(trainer, parts)
-    with threads_for(trainer.model):
-        trainer.run()
+    trainer.run()
     draw_runs(folder / "loss.png", [load_run(folder)])
     return trainer, parts
 
@@ -64,7 +63,7 @@ def _print_card(trainer: Trainer, parts: Parts) -> None:
               f"{parts.characters_per_token('train'):.2f} characters each")  # fmt: skip
     print(f"model       {model.num_parameters():,} parameters, "
           f"{flops_per_token(model) / 1e6:.1f} MFLOP a token")  # fmt: skip
-    print(f"threads     {'1, since the model is narrow' if is_narrow(model) else 'all'}")
+    print(f"threads     {trainer.workers}")
     print(f"run         {trainer.folder}\n")
 
 

@@ -30,6 +30,7 @@ from minigpt.nn import Embedding, Linear, Module, parameter
 from minigpt.ops import broadcast_to, concatenate
 from minigpt.positions import rotary
 from minigpt.tensor import Tensor, no_grad, primitive
+from minigpt.variants.norms import rms_norm
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class RMSNorm(Module):
         self.weight = parameter(xp.ones(C), dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight)
+        return rms_norm(x, self.weight)
 
 
 class Past:
