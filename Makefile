@@ -1,5 +1,6 @@
 # `make demo` and `make test` make their own virtual environment. On Windows see README.md.
 PYTHON ?= python3
+BACKEND ?= numpy
 BIN := .venv/bin
 
 .PHONY: demo test chapters check bench mutants clean
@@ -7,8 +8,8 @@ BIN := .venv/bin
 demo: .venv/installed  ## train a GPT for 90 seconds, compare it with n-grams, sample
 	$(BIN)/python -m minigpt demo
 
-test: .venv/installed  ## the whole test suite, on two cores
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+test: .venv/installed  ## the whole test suite, on two cores; BACKEND=cupy on a GPU, strict without
+	MINIGPT_BACKEND=$(BACKEND) OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 chapters: .venv/installed  ## read and run the chapters in JupyterLab
 	$(BIN)/jupyter lab chapters

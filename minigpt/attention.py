@@ -8,7 +8,8 @@ import functools
 import math
 from typing import Any
 
-from minigpt.backend import row_dots, row_sums, xp
+from minigpt import kernels
+from minigpt.backend import holds, row_dots, xp
 from minigpt.functional import dropout_mask
 from minigpt.positions import rotary
 from minigpt.tensor import primitive
@@ -26,6 +27,7 @@ def attention(q, k, v, *, bias=None, p=0.0, rng=None):
     VJP:    dv = att^T g;  datt = g v^T;  ds = att * (datt - sum(datt * att)) per row;
             dq = ds k / sqrt(D);  dk = ds^T q / sqrt(D).
     Raises: ValueError if shapes do not fit, a query may see no key, or p is outside 0 <= p < 1.
+            On a GPU the values of bias are not looked at: that would wait for it.
     Source: Vaswani et al. 2017, arXiv:1706.03762, sec. 3.2.1. Derived in
             chapters/07_scaled_dot_product_attention.
     """
@@ -84,12 +86,9 @@ def _attend(q: Any, k: Any, v: Any, bias: Any, p: float, rng: Any, causal: bool)
         if causal:  # only the last Tq keys can be later than a query
             att[..., -q.shape[-2] :] += _later(q.shape[-2], q.dtype)
         top = att.max(-1, keepdims=True)
-        if bias is not None and (top == -math.inf).any():  # a softmax over nothing is 0 / 0
+        if bias is not None and not holds((top != -math.inf).all()):  # softmax of nothing: 0 / 0
             raise ValueError(f"bias {bias.shape} leaves a query no key to see: -inf in a whole row")
-        att -= top  # exp cannot overflow; the softmax does not notice
-        xp.exp(att, out=att)
-        att /= row_sums(att)
-        return att
+        return kernels.softmax(att, top)  # of att - top: exp cannot overflow
 
     att = weights()
     mask = dropout_mask(att, p, rng)
@@ -101,13 +100,12 @@ def _attend(q: Any, k: Any, v: Any, bias: Any, p: float, rng: Any, causal: bool)
         ds = g @ v.swapaxes(-1, -2)  # (..., Tq, Tk), datt at first
         if mask is not None:
             ds *= mask
-        ds -= row_dots(g, out)  # sum(datt * att) = sum(g * out): Dv numbers a row instead of Tk
-        ds *= att
+        # sum(datt * att) = sum(g * out): Dv numbers a row instead of Tk
+        ds = kernels.softmax_vjp(ds, row_dots(g, out), att)
         dq = ds @ k  # (..., Tq, D)
         dq *= scale
         dk = ds.swapaxes(-1, -2) @ q  # (..., Tk, D), q carries the scale
-        used = att if mask is None else att * mask
-        dv = used.swapaxes(-1, -2) @ g  # (..., Tk, Dv)
+        dv = (att if mask is None else att * mask).swapaxes(-1, -2) @ g  # (..., Tk, Dv)
         return dq, dk, dv
 
     return out, vjp
@@ -136,7 +134,7 @@ def _bias_of(q: Any, k: Any, bias: Any) -> Any:
     lengths = zip(bias.shape[::-1], scores[::-1], strict=False)  # from the last axis on
     if bias.ndim > len(scores) or any(n not in (1, wanted) for n, wanted in lengths):
         raise ValueError(f"bias {bias.shape} does not broadcast to the scores {scores}")
-    if bias.dtype.kind == "b" or not (bias < math.inf).all():  # nor is NaN below inf
+    if bias.dtype.kind == "b" or not holds((bias < math.inf).all()):  # nor is NaN below inf
         raise ValueError("bias must be numbers below inf, -inf where a key is forbidden")
     return xp.broadcast_to(bias.astype(q.dtype), (*bias.shape[:-2], *scores[-2:]))
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from minigpt import kernels
 from minigpt.backend import overflow_allowed, to_numpy, xp
 from minigpt.model import GPT, CausalSelfAttention
 from minigpt.nn import LayerNorm, Linear
@@ -128,6 +129,9 @@ def _linear(layer: Linear, x: Any) -> Any:
 
 
 def _layer_norm(layer: LayerNorm, x: Any, eps: float = 1e-5) -> Any:
+    if kernels.fit(x):
+        b = layer._zero if layer.bias is None else layer.bias.data
+        return kernels.layer_norm(x, layer.weight.data, b, eps=eps)[0]
     mean = _averaging(x.shape[-1], x.dtype)
     x = x - x @ mean  # a product is the quickest mean
     var = (x * x) @ mean
@@ -146,6 +150,8 @@ def _averaging(C: int, dtype: Any) -> Any:
 
 def _gelu(x: Any) -> Any:
     """GPT-2's: x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3). Overwrites x."""
+    if kernels.fit(x):
+        return kernels.gelu(x)[0]
     s = x * x
     s *= -2 * math.sqrt(2 / math.pi) * 0.044715
     s -= 2 * math.sqrt(2 / math.pi)

@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from minigpt import functional as F
-from minigpt.backend import xp
 from minigpt.baselines.ngram import NGram
 from minigpt.model import GPT
 from minigpt.parallel import by_shares
@@ -30,22 +30,22 @@ def nats_per_token(model: GPT, ids: np.ndarray, batch_size: int = 64) -> float:
     with no_grad():
         for i in range(0, len(starts), batch_size):
             batch = starts[i : i + batch_size]
-            total += sum(by_shares(
-                lambda start, end, batch=batch: _score(model, ids, batch[start:end], T, stride),
-                len(batch), T, model.config.n_embd,
-            ))  # fmt: skip
+            score = partial(_score, model, ids, batch, T, stride)
+            total += sum(by_shares(score, len(batch), T, model.config.n_embd))
     return total / (len(ids) - 1)
 
 
-def _score(model: GPT, ids: np.ndarray, starts: list[int], T: int, stride: int) -> float:
-    """Summed nats of the tokens that these windows score. The last window is moved to the end."""
-    total_tokens = len(ids) - 1
+def _score(
+    model: GPT, ids: np.ndarray, starts: list[int], T: int, stride: int, first: int, end: int
+) -> float:
+    """Summed nats of the tokens that windows first..end score. The last one is moved to the end."""
+    starts, total_tokens = starts[first:end], len(ids) - 1
     places = np.array([[min(s, total_tokens - T)] for s in starts]) + np.arange(T)  # (B, T)
     # A window starting at s > 0 scores what the window before it did not reach.
     fresh = np.array([s + T - stride if s else 0 for s in starts])  # first place scored
     targets = np.where(places >= fresh[:, None], ids[places + 1].astype(np.int64), -1)
     logits = model(ids[places])
-    loss = F.cross_entropy(logits, xp.asarray(targets), ignore_index=-1)
+    loss = F.cross_entropy(logits, targets, ignore_index=-1)
     return loss.item() * int((targets >= 0).sum())
 
 

@@ -7,13 +7,14 @@ In-place work (`out=`, `+=`) is on arrays made here, never on an argument.
 import math
 from typing import Any
 
-from minigpt import backend, ops  # noqa: F401 - ops binds Tensor's operators
-from minigpt.backend import column_dots, column_sums, row_dots, row_sums, xp
+from minigpt import backend, kernels, ops  # noqa: F401 - ops binds Tensor's operators
+from minigpt.backend import column_dots, column_sums, row_dots, row_sums, to_numpy, xp
 from minigpt.erf import erf
 from minigpt.tensor import primitive
 
 
 @primitive
+@kernels.fused(kernels.gelu)
 def gelu(x, *, approximate="tanh"):
     """Gaussian error linear unit: x * P(N(0, 1) <= x), or GPT-2's tanh form of it.
 
@@ -80,6 +81,7 @@ def log_softmax(x, *, axis=-1):
 
 
 @primitive
+@kernels.fused(kernels.layer_norm)
 def layer_norm(x, w, b, *, eps=1e-5):
     """Mean 0 and variance 1 along the last axis, then a gain w and an offset b.
 
@@ -128,14 +130,10 @@ def embedding(w, idx):
     Raises: ValueError if an id is no integer or out of range.
     Source: Bengio et al. 2003, JMLR 3.
     """
+    backend.check_ids("idx", idx, len(w))  # before they may cross to a GPU
     idx = xp.asarray(idx)
-    backend.check_ids("idx", idx, len(w))
     V, C = w.shape
-
-    def dw(g):
-        return backend.scatter_add(idx.reshape(-1), g.reshape(-1, C), V)
-
-    return w[idx], (dw, None)
+    return w[idx], (lambda g: backend.scatter_add(idx.reshape(-1), g.reshape(-1, C), V), None)
 
 
 @primitive
@@ -196,7 +194,7 @@ def cross_entropy(logits, targets, *, ignore_index=None, label_smoothing=0.0):
     Source: Goodfellow et al. 2016, sec. 6.2.2.3; smoothing: arXiv:1512.00567, sec. 7. Derived in
             chapters/03_softmax_cross_entropy.
     """
-    targets = xp.asarray(targets)
+    targets = to_numpy(targets)  # to be looked at; they come from the host
     if targets.shape != logits.shape[:-1]:
         raise ValueError(f"logits {logits.shape} need targets {logits.shape[:-1]}, "
                          f"got {targets.shape}")  # fmt: skip
@@ -204,12 +202,13 @@ def cross_entropy(logits, targets, *, ignore_index=None, label_smoothing=0.0):
         raise ValueError(f"label_smoothing must be in 0..1, got {label_smoothing}")
     V = logits.shape[-1]
     flat, t = logits.reshape(-1, V), targets.reshape(-1)  # (N, V), (N,)
-    counted = xp.ones(t.shape, bool) if ignore_index is None else t != ignore_index
-    t = xp.where(counted, t, 0)
+    counted = t == t if ignore_index is None else t != ignore_index
+    t = t * counted
     backend.check_ids("targets", t, V)
     N = int(counted.sum())
     if N == 0:
         raise ValueError("cross_entropy: no target counts")
+    t, counted = xp.asarray(t), xp.asarray(counted)
     logp = flat - flat.max(-1, keepdims=True)
     logp -= xp.log(xp.exp(logp).sum(-1, keepdims=True))
     rows, e = xp.arange(len(t)), label_smoothing
@@ -217,6 +216,7 @@ def cross_entropy(logits, targets, *, ignore_index=None, label_smoothing=0.0):
     if e:
         nll = (1 - e) * nll - e * logp.mean(-1)
 
+    @kernels.fused(lambda g: kernels.cross_entropy_vjp(g, logits, logp, t, counted, e, N))
     def dlogits(g):
         d = xp.exp(logp) - e / V
         d[rows, t] -= 1 - e  # each row once

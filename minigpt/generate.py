@@ -158,7 +158,7 @@ def _prompts(model: GPT, idx: Any) -> list[np.ndarray]:
     """The rows of a batch, checked: each (T_i,) int64, T_i >= 1."""
     if not np.iterable(idx):
         raise ValueError(f"prompts must be (B, T), or a list of arrays, got {idx!r}")
-    texts, V = [np.asarray(text) for text in idx], model.config.vocab_size
+    texts, V = [to_numpy(text) for text in idx], model.config.vocab_size
     if not texts:
         raise ValueError("expected at least one prompt, got none")
     for text in texts:

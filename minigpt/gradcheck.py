@@ -3,7 +3,8 @@
 - The cotangent is random. With ones, the gradient of softmax or layer norm sums to zero, and a
   backward pass that returns zeros would pass.
 - float64 only: in float32 the differences are noise.
-- Inputs are read-only, so an op that writes into its arguments raises.
+- Inputs are read-only, so an op that writes into its arguments raises. (A GPU's arrays cannot be:
+  there, what was written is seen afterwards.)
 - One random direction an argument first: any wrong entry shows there. Each entry on failure, to
   say which one it is.
 - A kink has no derivative: it is reported, not passed. A random function is refused.
@@ -72,8 +73,12 @@ def check_parameters(
 
 
 def _check(f, named, rng, tol, elementwise) -> list[Comparison]:
+    before = [leaf.numpy().copy() for _, leaf in named]
     g = xp.asarray(rng.standard_normal(f().shape))
     analytic = _tape(f, [leaf for _, leaf in named], g)
+    for (name, leaf), data in zip(named, before, strict=True):
+        if not np.array_equal(leaf.numpy(), data, equal_nan=True):
+            raise ValueError(f"{name} was written to, which is read-only")
     phi = _projection(f, g)
     rows = []
     for (name, leaf), dx in zip(named, analytic, strict=True):

@@ -24,7 +24,7 @@ from typing import Any
 
 from minigpt import functional as F
 from minigpt.attention import causal_self_attention
-from minigpt.backend import xp
+from minigpt.backend import host_arange, to_numpy, xp
 from minigpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
 from minigpt.positions import alibi_bias, sinusoids
 from minigpt.tensor import Tensor
@@ -149,7 +149,7 @@ class GPT(Module):
                 one, nothing is dropped.
         Raises: ValueError if idx has another shape, is too long, or holds an id out of range.
         """
-        idx = xp.asarray(idx)
+        idx = to_numpy(idx)  # checked where it comes from
         if idx.ndim != 2 or not 1 <= idx.shape[1] <= self.config.block_size:
             raise ValueError(
                 f"idx must be (B, T) with 1 <= T <= block_size {self.config.block_size}, "
@@ -158,7 +158,7 @@ class GPT(Module):
         T, position = idx.shape[1], self.config.position
         x = self.wte(idx)  # (B, T, C)
         if position in ("learned", "sinusoid"):
-            x = x + (self.wpe(xp.arange(T)) if position == "learned" else self.waves[:T])  # (T, C)
+            x = x + (self.wpe(host_arange(T)) if position == "learned" else self.waves[:T])
         x = self.drop(x, rng)
         bias = self.distances[:, :T, :T] if position == "alibi" else None  # the same in every layer
         for block in self.h:

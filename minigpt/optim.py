@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from itertools import accumulate
 from typing import Any
 
+from minigpt import kernels
 from minigpt.backend import xp
 from minigpt.tensor import Tensor
 from minigpt.threads import each, shares
@@ -101,11 +102,14 @@ class Adam(Optimizer):
         super().__init__(params, lr)
         self.betas, self.eps = betas, eps
         self.m, self.v = xp.zeros_like(self.data), xp.zeros_like(self.data)
+        self.weight_decay, self.shrinking = 0.0, self.data[:0]  # AdamW's
 
     def step(self) -> None:
         """Move every parameter once, by about lr, against its mean gradient's sign."""
         self.gather()
         self.steps += 1
+        if kernels.fit(self.data):  # on a GPU, one kernel
+            return kernels.adam(self)
         each(self._update, shares(len(self.data), self.workers))
 
     def _update(self, start: int, end: int) -> None:
@@ -158,11 +162,11 @@ class AdamW(Adam):
         params.sort(key=lambda p: id(p) not in chosen)  # stable: those that shrink come first
         super().__init__(params, lr, betas, eps)
         self.weight_decay = weight_decay
-        self._shrinking = self.data[: sum(p.size for p in params if id(p) in chosen)]
+        self.shrinking = self.data[: sum(p.size for p in params if id(p) in chosen)]
 
     def _update_chunk(self, chunk: slice, scratch: Any) -> None:
         """Shrink what decays, then move as Adam does."""
-        self._shrinking[chunk] *= 1 - self.lr * self.weight_decay
+        self.shrinking[chunk] *= 1 - self.lr * self.weight_decay
         super()._update_chunk(chunk, scratch)
 
 

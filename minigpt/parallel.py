@@ -16,7 +16,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from minigpt import functional as F
-from minigpt.backend import xp
+from minigpt.backend import on_host, xp
 from minigpt.model import GPT
 from minigpt.optim import Optimizer, views
 from minigpt.tensor import Tensor
@@ -38,16 +38,18 @@ def processors() -> int:
     return max(counts, default=os.cpu_count() or 1)
 
 
-def plan(sequences: int, T: int, C: int) -> tuple[int, int]:
+def plan(sequences: int, T: int, C: int, workers: int = 0) -> tuple[int, int]:
     """How to share a batch of (sequences, T, C) numbers: (workers, BLAS threads of each).
+
+    workers: so many; 0: by the rule.
 
     A worker gets a sequence or more, and ENOUGH numbers or more. What is not enough for two
     workers runs on one thread. A GPU needs no workers.
     """
-    if sequences * T * C < 2 * ENOUGH or xp is not np:
+    if workers == 0 and (sequences * T * C < 2 * ENOUGH or not on_host):
         return 1, 1
-    workers = min(sequences, processors(), sequences * T * C // ENOUGH)
-    return workers, processors() // workers
+    workers = workers or min(sequences, processors(), sequences * T * C // ENOUGH)
+    return workers, max(1, processors() // workers)
 
 
 def by_shares(work: Callable[[int, int], Any], sequences: int, T: int, C: int) -> list[Any]:
@@ -82,21 +84,22 @@ class DataParallel:
     def backward(self, idx: np.ndarray, targets: np.ndarray, rng: Any = None, weight: float = 1.0):
         """Add weight * the gradient of the mean loss to the parameters' gradients.
 
-        Shapes: idx, targets (B, T) int. Returns the mean loss, in nats per token.
+        Shapes: idx, targets (B, T) int. Returns the mean loss in nats per token, a 0-d array (on a
+        GPU nothing waits).
         rng: for dropout. Several workers draw from generators of their own, seeded by it: other
         masks than one worker's, and the same ones in each run.
         """
         parts = [part for part in shares(len(idx), self.workers) if part[0] < part[1]]
         rngs = self._generators(rng, len(parts))
 
-        def work(worker: int, start: int, end: int) -> float:
+        def work(worker: int, start: int, end: int) -> Any:
             if worker:
                 self.grads[worker].fill(0)
             share = (end - start) / len(idx)
             logits = self.models[worker](idx[start:end], rngs[worker])
             loss = F.cross_entropy(logits, targets[start:end])
             loss.backward(weight * share)
-            return loss.item() * share
+            return loss.data * share
 
         def add(start: int, end: int) -> None:
             for grad in self.grads[1 : len(parts)]:

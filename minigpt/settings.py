@@ -41,8 +41,8 @@ class TrainConfig:
         for name in ("batch_size", "accumulate", "lr", "eval_every", "eval_tokens", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("workers", "steps", "seconds", "lr", "warmup", "weight_decay", "final_lr", "save_every",
-                     "patience", "sample_tokens", "seed"):  # fmt: skip
+        for name in ("workers", "steps", "seconds", "lr", "warmup", "weight_decay", "final_lr",
+                     "save_every", "patience", "sample_tokens", "seed"):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be 0 or more, and finite, got {getattr(self, name)}")
         if not 0 <= self.beta2 < 1:

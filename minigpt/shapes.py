@@ -83,6 +83,6 @@ def scatter_add(x, idx, *, n):
 
     Shapes: x (N, C), idx (N,) int, 0 <= i < n  ->  (n, C).
     """
-    idx = xp.asarray(idx)
     backend.check_ids("idx", idx, n)
+    idx = xp.asarray(idx)
     return backend.scatter_add(idx, x, n), (lambda g: g[idx], None)

@@ -93,6 +93,10 @@ class Tensor:
         """The one element as a Python number. On a GPU this waits for the device."""
         return self.data.item()
 
+    def numpy(self) -> Any:
+        """The data as a NumPy array: itself, or from a GPU a copy, which waits for the device."""
+        return to_numpy(self.data)
+
     def detach(self) -> "Tensor":
         """The same data, cut off from the graph."""
         return Tensor(self.data)

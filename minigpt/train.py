@@ -8,8 +8,9 @@ samples shown, changes nothing.
 
 What is not: the same bits on another machine, BLAS, thread count or backend; there the sums are
 taken in another order, and rounding errors grow with the steps. Over the first 20 steps the losses
-stay within 1e-5 of each other, relatively. With `seconds` the clock decides how many steps are
-planned; the run says how many, and `steps` repeats it exactly.
+stay within 1e-5 of each other, relatively; with dropout they do not, since other numbers of workers
+draw other masks. With `seconds` the clock decides how many steps are planned; the run says how
+many, and `steps` repeats it exactly.
 """
 
 import math
@@ -31,6 +32,7 @@ from minigpt.interrupt import interruptible
 from minigpt.model import GPT
 from minigpt.optim import AdamW, clip_grad_norm
 from minigpt.parallel import DataParallel, plan
+from minigpt.readings import Readings
 from minigpt.recompute import recompute_blocks
 from minigpt.record import BEST, LAST, Record, fingerprint
 from minigpt.schedules import Plateau
@@ -80,25 +82,21 @@ class Trainer:
             model.parameters(), config.lr, betas=(0.9, config.beta2),
             weight_decay=config.weight_decay, decay=model.decayed_parameters(),
         )  # fmt: skip
-        workers, blas_threads = plan(config.batch_size, T, model.config.n_embd)
-        self.workers = DataParallel(
-            model, self.optimizer, config.workers or workers, 1 if config.workers else blas_threads
-        )
+        team = plan(config.batch_size, T, model.config.n_embd, config.workers)
+        self.workers = DataParallel(model, self.optimizer, *team)
         self.rng, self.plateau, self.record = rng, Plateau(), Record(folder)
-        self.step, self.elapsed = 0, 0.0
+        self.step, self.elapsed, self.eval_seconds = 0, 0.0, 0.0
         self.planned = config.steps or (None if config.seconds else 2000)  # None: not known yet
         self.best, self.waited = math.inf, 0  # waited: evaluations since the best one
         self.log: list[dict[str, Any]] = []
         self.step_seconds: list[float] = []
-        self.eval_seconds = 0.0
+        self.readings, self.loss = Readings(), math.nan  # loss: the last that was read
         self.losses: list[float] = []  # since the last evaluation, as are the gradient's norms
         self.norms: list[float] = []
         self.corpus = fingerprint(train, val)
         self.record.clean()
         if resume is not None:
             self._restore(resume)
-
-    # --- the loop ---
 
     def run(self, report: Callable[[str], None] = tqdm.write) -> None:
         """Train to the last planned step, or until Ctrl-C; then everything is on the disk.
@@ -114,9 +112,10 @@ class Trainer:
             if not self.log:
                 self._evaluate(report)
             while not self.ended():
-                loss = self._step()
+                self._step()
                 bar.update()
-                bar.set_postfix_str(f"loss {loss:.3f}, {self.tokens_per_second():,.0f} tokens/s")
+                speed = f"{self.tokens_per_second():,.0f} tokens/s"
+                bar.set_postfix_str(f"loss {self.loss:.3f}, {speed}")
                 self._after_step(report)
                 bar.total = self.planned
                 if interrupted() and not self.ended():
@@ -148,29 +147,41 @@ class Trainer:
         elif due:
             self.save(LAST)
 
-    def _step(self) -> float:
-        """One optimizer step. Returns the loss in nats per token.
+    def _step(self) -> None:
+        """One optimizer step. Its loss, and its gradient's norm, wait for `_look`.
 
         The mean over equal micro-batches of their mean losses is the mean over all sequences, and
         so are the gradients. They are clipped once, when all are there.
         """
-        started = time.perf_counter()
-        parts, value = self.config.accumulate, 0.0
+        self.readings.begin_step()
+        parts, loss = self.config.accumulate, 0.0
         self.optimizer.zero_grad()
         for idx, targets in self._batches():
-            value += self.workers.backward(idx, targets, self.rng, 1 / parts) / parts
-            if not math.isfinite(value):
-                raise TrainingError(f"the loss is {value} at step {self.step}: {self._kept()}")
-        norm = float(clip_grad_norm(self.optimizer.params, self.config.clip))
-        if not math.isfinite(norm):
-            raise TrainingError(f"the gradient is {norm} at step {self.step}: {self._kept()}")
+            loss = loss + self.workers.backward(idx, targets, self.rng, 1 / parts) / parts
+        norm = clip_grad_norm(self.optimizer.params, self.config.clip)
         self.optimizer.lr = self.learning_rate()
         self.optimizer.step()
         self.step += 1
-        self.losses.append(value)
-        self.norms.append(norm)
-        self.step_seconds.append(time.perf_counter() - started)
-        return value
+        if self.readings.add(loss, norm):
+            self._look()
+
+    def _look(self) -> None:
+        """Read the last steps' losses and norms, and see that they are numbers.
+
+        Nothing is written before this, so no checkpoint holds what follows from one that is not.
+        """
+        pairs, seconds = self.readings.read()
+        for step, pair in enumerate(pairs, self.step - len(pairs)):
+            for name, value in zip(("loss", "gradient"), pair, strict=True):
+                self._require_finite(name, value, step)
+            self.loss, norm = pair
+            self.losses.append(self.loss)
+            self.norms.append(norm)
+            self.step_seconds.append(seconds)
+
+    def _require_finite(self, name: str, value: float, step: int) -> None:
+        if not math.isfinite(value):
+            raise TrainingError(f"the {name} is {value} at step {step}: {self.record.kept()}")
 
     def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """A step's random windows, in micro-batches: idx (B, T), and targets (B, T), one place on.
@@ -184,7 +195,7 @@ class Trainer:
             yield window[:, :-1], window[:, 1:]
 
     def learning_rate(self) -> float:
-        """The schedule's value at this step; before a plan exists, it is still the warm-up."""
+        """Of this step; before a plan exists, it is still the warm-up's."""
         return self.config.learning_rate(self.step, self.planned, self.plateau.scale)
 
     def _can_plan(self) -> bool:
@@ -194,6 +205,7 @@ class Trainer:
 
     def _plan(self) -> int:
         """How many steps fit into the time, from the steps and the evaluation done so far."""
+        self._look()
         now = time.perf_counter() - self.started
         a_step = median(self.step_seconds[-30:]) + self.eval_seconds / self.config.eval_every
         return max(self.step + 1, self.step + int((self.config.seconds - now) / a_step))
@@ -203,13 +215,11 @@ class Trainer:
         tokens = self.config.sequences * self.model.config.block_size
         return tokens / median(self.step_seconds[-50:]) if self.step_seconds else 0.0
 
-    # --- evaluation and checkpoints ---
-
     def _evaluate(self, report: Callable[[str], None]) -> None:
+        self._look()
         started = time.perf_counter()
         val = nats_per_token(self.model, self.val_ids)
-        if not math.isfinite(val):
-            raise TrainingError(f"the held-out loss is {val} at step {self.step}: {self._kept()}")
+        self._require_finite("held-out loss", val, self.step)
         sample = self._sample()
         self.eval_seconds = time.perf_counter() - started
         self._note(val, report)
@@ -260,6 +270,7 @@ class Trainer:
 
     def save(self, name: str) -> None:
         """Write the log, then the checkpoint that goes with it: LAST, or BEST, the model alone."""
+        self._look()
         self.elapsed = time.perf_counter() - self.started
         training = {
             "config": asdict(self.config),
@@ -286,6 +297,3 @@ class Trainer:
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"this checkpoint cannot be resumed: {error!r}") from error
         self.record.write_log(self.log)
-
-    def _kept(self) -> str:
-        return self.record.kept()

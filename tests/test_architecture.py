@@ -18,20 +18,22 @@ CORE = ("tensor.py", "shapes.py", "ops.py", "functional.py", "attention.py", "po
 
 # What each module may import from the package. A folder's name stands for its modules.
 MAY_IMPORT: dict[str, set[str]] = {
-    "backend": set(),
+    "strict": {"strict"},
+    "backend": {"strict"},
     "tensor": {"backend"},
     "shapes": {"backend", "tensor"},
     "ops": {"backend", "tensor", "shapes"},
     "erf": {"backend"},
-    "functional": {"backend", "tensor", "ops", "erf"},
+    "kernels": {"backend"},
+    "functional": {"backend", "tensor", "ops", "erf", "kernels"},
     "positions": {"backend", "tensor"},
-    "attention": {"backend", "tensor", "functional", "positions"},
+    "attention": {"backend", "tensor", "functional", "positions", "kernels"},
     "nn": {"backend", "tensor", "ops", "functional"},
     "model": {"backend", "tensor", "ops", "functional", "positions", "attention", "nn"},
     "reference": {"backend", "tensor", "ops"},
     "gradcheck": {"backend", "tensor", "witness"},
     "threads": set(),
-    "optim": {"backend", "tensor", "threads"},
+    "optim": {"backend", "tensor", "threads", "kernels"},
     "parallel": {"backend", "tensor", "functional", "model", "optim", "threads"},
     "schedules": set(),
     "tokenizer.ids": set(),
@@ -59,7 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "weights": {"backend", "tokenizer.vocabulary"},
     "gpt2": {"backend", "model", "checkpoint", "weights", "tokenizer.vocabulary"},
     "hub": {"download", "gpt2", "tokenizer.vocabulary"},
-    "cache": {"backend", "positions", "nn", "model"},
+    "cache": {"backend", "positions", "nn", "model", "kernels"},
     "generate": {"backend", "tensor", "model", "decoding", "cache"},
     "stream": {"generate", "model", "tokenizer"},
     "evaluate": {"backend", "tensor", "functional", "model", "baselines", "tokenizer",
@@ -67,9 +69,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"model", "schedules"},
     "record": {"checkpoint", "settings"},
     "interrupt": set(),
+    "readings": {"backend"},
     "recompute": {"tensor", "nn", "model"},
     "train": {"backend", "model", "checkpoint", "optim", "schedules", "tokenizer", "parallel",
-              "evaluate", "generate", "settings", "record", "recompute", "interrupt"},
+              "evaluate", "generate", "settings", "record", "readings", "recompute",
+              "interrupt"},
     "plot": {"checkpoint", "record"},
     "lab": {"backend", "tensor", "witness"},
     "drawing": {"backend", "tensor"},
@@ -105,14 +109,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "audit": {"backend", "tensor", "checkpoint", "gradcheck", "witness", "subjects", "drawing"},
     "diagram": {"backend", "tensor", "functional", "positions", "nn", "plot", "diagram"},
     "coverage": set(),
-    "options": set(),
+    "options": {"__init__"},
+    "doctor": {"backend", "tensor", "functional", "model", "optim", "gradcheck", "witness",
+               "doctor"},
     "commands": {"backend", "options", "data", "model", "checkpoint", "decoding", "stream",
                  "tokenizer", "cost",
                  "evaluate", "settings", "record", "train", "plot", "coverage", "parallel",
                  "verify.derivations", "audit", "variants", "gpt2", "hub", "interpret", "diagram",
-                 "commands"},
-    "cli": {"__init__", "options", "commands"},
-    "__main__": {"cli"},
+                 "doctor", "commands"},
+    "cli": {"options", "commands"},
+    "__main__": {"cli", "options", "commands", "doctor"},
     "__init__": set(),
 }  # fmt: skip
 
@@ -125,9 +131,12 @@ MAY_IMPORT_NUMPY = {
     "record.py", "drawing.py", "lab.py", "train.py", "baselines/ngram.py", "data/corpus.py",
     "data/tokens.py", "data/writing.py", "cache.py",
     "tokenizer/characters.py", "tokenizer/bpe.py", "tokenizer/ids.py",
+    "diagram/build.py",  # which arrays share memory, ids of the host among them
     "variants/llama2c.py", "variants/stories.py", "commands/stories.py",
     # The lab judges plain NumPy functions; a derivation file is one.
     "witness.py", "subjects.py", "audit.py",
+    "doctor/machine.py", "doctor/computing.py",
+    *(name for name in FILES if name.startswith("strict/")),  # NumPy, behind CuPy's rules
     *(name for name in FILES if name.startswith("verify/")),
     *(name for name in FILES if name.startswith("metrics/")),
     *(name for name in FILES if name.startswith("interpret/")),
@@ -135,7 +144,7 @@ MAY_IMPORT_NUMPY = {
 
 # Loaded only where used, each with its reason beside it.
 LATE_IMPORTS = {
-    "backend.py": {"cupy"},
+    "backend.py": {"cupy", "minigpt.strict"},
     "commands/runs.py": {"minigpt.plot"},
     "commands/plot.py": {"minigpt.plot"},
     "commands/graph.py": {"minigpt.diagram.figure"},
@@ -143,6 +152,8 @@ LATE_IMPORTS = {
     "audit.py": {"matplotlib", "matplotlib.figure", "minigpt.drawing"},
     "verify/isolated.py": {"resource"},
     "__main__.py": {"minigpt.cli"},
+    "doctor/machine.py": {"numpy", "threadpoolctl", "cupy"},
+    "doctor/process.py": {"minigpt.doctor.computing"},
     "data/wheel.py": {"importlib"},
     "tokenizer/gpt2_vocabulary.py": {"importlib"},
     "download.py": {"pooch"},
@@ -195,7 +206,7 @@ def test_the_table_has_no_cycle():
 @pytest.mark.parametrize("name", FILES)
 def test_numpy_and_cupy_come_through_backend(name):
     top = {dotted.split(".")[0] for dotted in imports(tree(name))}
-    assert "cupy" not in top or name == "backend.py"
+    assert "cupy" not in top or name in ("backend.py", "doctor/machine.py")
     assert "numpy" not in top or name in MAY_IMPORT_NUMPY
 
 

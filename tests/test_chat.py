@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from minigpt.__main__ import main
+from minigpt.backend import xp
 from minigpt.checkpoint import Checkpoint, save_checkpoint
 from minigpt.decoding import Decoding
 from minigpt.model import GPT, GPTConfig
@@ -23,7 +24,7 @@ def talk(tmp_path, monkeypatch, capsys):
     rng = np.random.default_rng(0)
     model = GPT(GPTConfig(**SIZES), rng)
     for p in model.parameters():
-        p.data += 0.5 * rng.standard_normal(p.shape).astype("float32")
+        p.data += xp.asarray(0.5 * rng.standard_normal(p.shape).astype("float32"))
     save_checkpoint(tmp_path / "tiny.safetensors", Checkpoint(model, TOKENIZER))
 
     def talk(said, *options):

@@ -15,6 +15,7 @@ import pytest
 
 from minigpt import cli, data, plot
 from minigpt.__main__ import main
+from minigpt.backend import xp
 from minigpt.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from minigpt.cost import activation_bytes, cache_bytes, flops_per_token, parameters_by_part
 from minigpt.data.writing import write_tokens
@@ -37,6 +38,7 @@ COMMANDS = (
     "eval",
     "explain",
     "info",
+    "doctor",
     "graph",
     "chapters",
     "verify",
@@ -134,7 +136,7 @@ def test_info_of_a_checkpoint_and_of_a_shape(trained, capsys):
     sizes = re.findall(r"^\w\S*\.(?:weight|bias) .*? ([\d,]+)$", out, re.M)
     total = re.search(r"^parameters +([\d,]+)$", out, re.M)[1]
     assert sum(int(size.replace(",", "")) for size in sizes) == int(total.replace(",", ""))
-    assert "backend   numpy" in out
+    assert f"backend   {xp.__name__} {xp.__version__}" in out
     assert "blas" in out
     assert main(["info", "--n-layer", "2", "--n-embd", "64"]) == 0
     out = capsys.readouterr().out

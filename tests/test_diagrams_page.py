@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 
+from minigpt import parallel
 from minigpt import train as train_module
 from minigpt.diagram.figure import draw
 from minigpt.model import GPT, GPTConfig
@@ -144,7 +145,7 @@ def test_the_order_of_a_step_is_that_of_the_trainer(calls, tmp_path, monkeypatch
         monkeypatch.setattr(owner, attribute, wrapped)
 
     watch(GPT, "__call__", "model.GPT.__call__")
-    watch(train_module.F, "cross_entropy", "functional.cross_entropy")
+    watch(parallel.F, "cross_entropy", "functional.cross_entropy")
     watch(Tensor, "backward", "tensor.Tensor.backward")
     watch(train_module, "clip_grad_norm", "optim.clip_grad_norm")
     watch(Trainer, "learning_rate", "train.Trainer.learning_rate")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from minigpt import functional as F
+from minigpt.backend import xp
 from minigpt.baselines.ngram import NGram
 from minigpt.evaluate import Score, nats_per_token, score_baselines
 from minigpt.model import GPT, GPTConfig
@@ -17,7 +18,7 @@ def model(block_size=8):
     rng = np.random.default_rng(0)
     gpt = GPT(GPTConfig(5, block_size, n_layer=1, n_head=2, n_embd=8), rng, "float64")
     for p in gpt.parameters():
-        p.data += 0.3 * rng.standard_normal(p.shape)
+        p.data += xp.asarray(0.3 * rng.standard_normal(p.shape))
     return gpt
 
 
@@ -29,7 +30,7 @@ def one_at_a_time(gpt, ids, stride):
         window = 0 if i < T else math.ceil((i - T + 1) / stride) * stride
         window = min(window, max(0, last - T))
         with no_grad():
-            logp = F.log_softmax(gpt(ids[None, window : i + 1])).data[0, -1]
+            logp = F.log_softmax(gpt(ids[None, window : i + 1])).numpy()[0, -1]
         total -= logp[ids[i + 1]]
     return total / last
 

@@ -14,6 +14,7 @@ import pytest
 from matplotlib import rc_context
 
 from minigpt.__main__ import main
+from minigpt.backend import xp
 from minigpt.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from minigpt.interpret import maps
 from minigpt.interpret.explain import explain
@@ -38,7 +39,7 @@ def save(path, tokenizer=None, block_size=BLOCK, **shape):
     shape = {"n_layer": L, "n_head": H, "n_embd": 12} | shape
     model = GPT(GPTConfig(tokenizer.vocab_size, block_size, **shape), rng)
     for p in model.parameters():
-        p.data += 0.4 * rng.standard_normal(p.shape).astype("float32")
+        p.data += xp.asarray(0.4 * rng.standard_normal(p.shape).astype("float32"))
     save_checkpoint(path, Checkpoint(model, tokenizer))
 
 
@@ -54,7 +55,7 @@ def expected(text, path="runs/a-1/best.safetensors"):
     checkpoint = load_checkpoint(path)
     ids = checkpoint.tokenizer.encode(text)[-checkpoint.model.config.block_size :]
     with no_grad():
-        logits = checkpoint.model(ids[None]).data[0].astype(float)
+        logits = checkpoint.model(ids[None]).numpy()[0].astype(float)
     return logits - np.log(np.exp(logits).sum(-1, keepdims=True)), ids
 
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from minigpt.backend import xp
 from minigpt.decoding import Decoding, draw, log_probs
 from minigpt.generate import Beam, beam_search, generate, next_logits, steps
 from minigpt.model import GPT, GPTConfig
@@ -18,7 +19,7 @@ def model():
     rng = np.random.default_rng(0)
     gpt = GPT(CONFIG, rng)
     for p in gpt.parameters():
-        p.data += rng.standard_normal(p.shape).astype("float32")
+        p.data += xp.asarray(rng.standard_normal(p.shape).astype("float32"))
     return gpt
 
 
@@ -33,7 +34,7 @@ def test_temperature_zero_is_greedy_and_sees_the_whole_context():
     seen = [1, 2, 3]
     for token in tokens:
         with no_grad():
-            logits = model()(np.array([seen[-4:]])).data[0, -1]  # the last block_size tokens
+            logits = model()(np.array([seen[-4:]])).numpy()[0, -1]  # the last block_size tokens
         assert token == logits.argmax()
         seen.append(token)
 
@@ -47,6 +48,10 @@ def test_a_batch_draws_each_row_from_its_own_prompt():
     together = drawn([[1, 2], [4, 0]], temperature=0)
     for row, prompt in zip(together, ([1, 2], [4, 0]), strict=True):
         assert (row == drawn([prompt], temperature=0)[0]).all()
+
+
+def test_prompts_may_be_arrays_of_the_device():
+    np.testing.assert_array_equal(drawn(xp.asarray([[1, 2], [4, 0]])), drawn([[1, 2], [4, 0]]))
 
 
 def test_tokens_come_one_at_a_time():
@@ -118,7 +123,7 @@ def test_the_temperature_reaches_every_draw():
         seen, rng = [1, 2], np.random.default_rng(0)
         for _ in range(20):
             with no_grad():
-                logits = model()(np.array([seen[-4:]])).data[:, -1]
+                logits = model()(np.array([seen[-4:]])).numpy()[:, -1]
             noise = temperature * rng.gumbel(size=(1, 6))
             seen.append(int((logits + noise).argmax()))
         assert drawn([[1, 2]], 20, temperature=temperature)[0].tolist() == seen[2:]

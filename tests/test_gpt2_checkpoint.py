@@ -20,7 +20,7 @@ from minigpt import functional as F
 from minigpt import gpt2 as module
 from minigpt import weights
 from minigpt.__main__ import main
-from minigpt.backend import to_numpy
+from minigpt.backend import to_numpy, xp
 from minigpt.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from minigpt.cost import flops_per_token
 from minigpt.gpt2 import read_gpt2, write_gpt2
@@ -39,7 +39,7 @@ def make(config=CONFIG, dtype="float32", seed=0):
     rng = np.random.default_rng(seed)
     model = GPT(config, rng, dtype)
     for p in model.parameters():
-        p.data[...] = rng.normal(p.data, 0.2)
+        p.data[...] = xp.asarray(rng.normal(p.numpy(), 0.2))
     return model
 
 

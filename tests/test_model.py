@@ -9,6 +9,7 @@ import pytest
 import minigpt.model
 from minigpt import functional as F
 from minigpt import ops, reference
+from minigpt.backend import to_numpy, xp
 from minigpt.cost import flops_per_token
 from minigpt.gradcheck import check_grads, check_parameters
 from minigpt.model import GPT, MLP, POSITIONS, Block, CausalSelfAttention, GPTConfig
@@ -25,7 +26,8 @@ def tiny_gpt(config=TINY, dtype="float64", seed=0):
     rng = np.random.default_rng(seed)
     model = GPT(config, rng, dtype)
     for p in model.parameters():
-        p.data[...] = 0.5 * rng.standard_normal(p.shape) + (1.0 if p.ndim == 1 else 0.0)
+        centre = 1.0 if p.ndim == 1 else 0.0
+        p.data[...] = xp.asarray(0.5 * rng.standard_normal(p.shape) + centre)
     return model
 
 
@@ -76,7 +78,7 @@ def test_a_wrong_gradient_inside_the_model_is_found(monkeypatch):
         B, T, _ = qkv.shape
         q, k, v = (x.reshape(B, T, 2, 2).transpose(0, 2, 1, 3) for x in ops.split(qkv, 3, -1))
         scores = ops.matmul(q, k.transpose(0, 1, 3, 2)) / math.sqrt(2)
-        e = ops.exp(ops.where(np.tri(T, dtype=bool), scores, -np.inf * np.ones(())))
+        e = ops.exp(ops.where(xp.tri(T, dtype=bool), scores, xp.asarray(-np.inf)))
         out = ops.matmul(e / e.sum(axis=-1, keepdims=True).detach(), v)
         return out.transpose(0, 2, 1, 3).reshape(B, T, 4)
 
@@ -103,7 +105,7 @@ def layers():
 def test_every_layer(name):
     layer, rng = layers()[name], np.random.default_rng(4)
     for p in layer.parameters():
-        p.data[...] += 0.5 * rng.standard_normal(p.shape)
+        p.data[...] += xp.asarray(0.5 * rng.standard_normal(p.shape))
     x = rng.standard_normal((2, 3, 4))
     assert check_grads(layer, x) < 1e-8
     rows = check_parameters(lambda: layer(Tensor(x)), layer.named_parameters(), elementwise=True)
@@ -121,15 +123,16 @@ def test_tied_weight_has_one_gradient_the_sum_of_its_two_uses():
     model = tiny_gpt()
     idx, targets = batch()
     F.cross_entropy(model(idx), targets).backward()
-    together = model.wte.weight.grad
+    together = to_numpy(model.wte.weight.grad)
     as_table = Tensor(model.wte.weight.data.copy(), requires_grad=True)
     as_head = Tensor(model.wte.weight.data.copy(), requires_grad=True)
     x = F.embedding(as_table, idx) + model.wpe(np.arange(3))
     for block in model.h:
         x = block(x)
     F.cross_entropy(F.linear(model.ln_f(x), as_head.T), targets).backward()
-    assert np.abs(as_table.grad).min() > 0 or np.abs(as_table.grad).max() > 0
-    np.testing.assert_allclose(together, as_table.grad + as_head.grad, rtol=1e-12, atol=1e-14)
+    table, head = to_numpy(as_table.grad), to_numpy(as_head.grad)
+    assert np.abs(table).min() > 0 or np.abs(table).max() > 0
+    np.testing.assert_allclose(together, table + head, rtol=1e-12, atol=1e-14)
 
 
 # --- causality ---
@@ -147,8 +150,9 @@ def test_gradient_to_future_inputs_is_exactly_zero():
         g = np.zeros(out.shape)
         g[:, t] = rng.standard_normal(8)
         out.backward(g)
-        assert (x.grad[:, t + 1 :] == 0).all()
-        assert (np.abs(x.grad[:, : t + 1]).max(-1) > 0).all()  # and the past does matter
+        dx = to_numpy(x.grad)
+        assert (dx[:, t + 1 :] == 0).all()
+        assert (np.abs(dx[:, : t + 1]).max(-1) > 0).all()  # and the past does matter
 
 
 def test_logits_do_not_change_with_later_tokens():
@@ -156,7 +160,7 @@ def test_logits_do_not_change_with_later_tokens():
     idx, _ = batch()
     other = idx.copy()
     other[:, 2] = (idx[:, 2] + 1) % 5
-    a, b = model(idx).data, model(other).data
+    a, b = model(idx).numpy(), model(other).numpy()
     assert (a[:, :2] == b[:, :2]).all()
     assert not np.allclose(a[:, 2], b[:, 2])
 
@@ -281,10 +285,10 @@ def test_dropout_only_with_a_generator():
     model = tiny_gpt(replace(TINY, dropout=0.5))
     idx, _ = batch()
     assert (model(idx).data == model(idx).data).all()
-    noisy = [model(idx, np.random.default_rng(seed)).data for seed in (0, 0, 1)]
+    noisy = [model(idx, np.random.default_rng(seed)).numpy() for seed in (0, 0, 1)]
     assert (noisy[0] == noisy[1]).all()
     assert not np.allclose(noisy[0], noisy[2])
-    assert not np.allclose(noisy[0], model(idx).data)
+    assert not np.allclose(noisy[0], model(idx).numpy())
     x = Tensor(np.ones(3))
     assert Dropout(0.5)(x) is x
     assert Dropout(0.0)(x, np.random.default_rng(0)) is x
@@ -333,8 +337,9 @@ def test_no_kind_of_position_sees_the_future(position, T):
         rows.grad, g = None, np.zeros((1, T, 7))
         g[:, t] = rng.standard_normal(7)
         model(np.zeros((1, T), int)).backward(g)
-        assert (rows.grad[:, t + 1 :] == 0).all()
-        assert (np.abs(rows.grad[:, : t + 1]).max(-1) > 0).all()
+        dx = to_numpy(rows.grad)
+        assert (dx[:, t + 1 :] == 0).all()
+        assert (np.abs(dx[:, : t + 1]).max(-1) > 0).all()
 
 
 @each_position
@@ -342,7 +347,7 @@ def test_only_none_is_blind_to_order(position):
     """One layer gathers from a set: permuted earlier tokens change nothing but by position."""
     config = GPTConfig(vocab_size=7, block_size=6, n_layer=1, n_head=4, n_embd=8, position=position)
     model = tiny_gpt(config)
-    a, b = model([[1, 4, 2, 6, 0, 3]]).data[0, -1], model([[6, 0, 1, 2, 4, 3]]).data[0, -1]
+    a, b = (model([ids]).numpy()[0, -1] for ids in ([1, 4, 2, 6, 0, 3], [6, 0, 1, 2, 4, 3]))
     change = np.abs(a - b).max()
     assert change < 1e-12 if position == "none" else change > 1e-3
 
@@ -371,7 +376,7 @@ def test_a_constant_position_has_no_parameters_and_costs_no_draws(position):
     drawn = np.random.default_rng(0)
     drawn.normal(size=TINY.vocab_size * 4)  # wte; the first block comes next
     expected = drawn.normal(0, 0.02, (4, 12)).astype("float32")
-    assert (other.h[0].attn.c_attn.weight.data == expected).all()
+    assert (other.h[0].attn.c_attn.weight.numpy() == expected).all()
 
 
 @each_position
@@ -393,9 +398,10 @@ def test_the_sinusoids_are_of_the_tokens_size():
     assert abs(math.sqrt((model.waves**2).mean()) / 0.02 - 1) < 1e-12
     model.wte.weight.data[...] = 0  # so that only positions are left
     added = []
-    model.h = [lambda x, *_: added.append(x.data) or x]
+    model.h = [lambda x, *_: added.append(x.numpy()) or x]
     model(np.zeros((2, 7), int))
-    np.testing.assert_allclose(added[0], np.broadcast_to(model.waves[:7], (2, 7, 64)))
+    waves = to_numpy(model.waves[:7])
+    np.testing.assert_allclose(added[0], np.broadcast_to(waves, (2, 7, 64)))
 
 
 @pytest.mark.parametrize("position", ["rope", "alibi"])
@@ -405,11 +411,11 @@ def test_relative_positions_do_not_notice_when_all_move(position):
     model = tiny_gpt(config)
     block = model.h[0]
     x = np.random.default_rng(3).standard_normal((1, 9, 8))
-    bias = model.distances if position == "alibi" else np.zeros((2, 9, 9))
-    hidden = np.zeros((9, 9))
+    bias = model.distances if position == "alibi" else xp.zeros((2, 9, 9))
+    hidden = xp.zeros((9, 9))
     hidden[4:, :4] = -math.inf
-    alone = block(Tensor(x[:, 4:]), None, bias[:, :5, :5]).data
-    behind = block(Tensor(x), None, bias + hidden).data[:, 4:]
+    alone = block(Tensor(x[:, 4:]), None, bias[:, :5, :5]).numpy()
+    behind = block(Tensor(x), None, bias + hidden).numpy()[:, 4:]
     np.testing.assert_allclose(behind, alone, rtol=1e-10, atol=1e-12)
 
 
@@ -418,11 +424,11 @@ def test_rope_turns_queries_and_keys_of_every_head_and_leaves_values():
     layer = CausalSelfAttention(config, np.random.default_rng(0), "float64")
     layer.c_attn.weight.data *= 50
     x = np.random.default_rng(1).standard_normal((2, 5, 12))
-    qkv = (x @ layer.c_attn.weight.data).reshape(2, 5, 3, 3, 4).transpose(2, 0, 3, 1, 4)
+    qkv = (x @ layer.c_attn.weight.numpy()).reshape(2, 5, 3, 3, 4).transpose(2, 0, 3, 1, 4)
     q, k, v = qkv  # (B, H, T, D)
     out = attend(turn(q, 10000.0, 0), turn(k, 10000.0, 0), v)
-    expected = out.transpose(0, 2, 1, 3).reshape(2, 5, 12) @ layer.c_proj.weight.data
-    np.testing.assert_allclose(layer(Tensor(x)).data, expected, rtol=1e-12, atol=1e-14)
+    expected = out.transpose(0, 2, 1, 3).reshape(2, 5, 12) @ layer.c_proj.weight.numpy()
+    np.testing.assert_allclose(layer(Tensor(x)).numpy(), expected, rtol=1e-12, atol=1e-14)
 
 
 def test_alibi_reaches_every_layer(monkeypatch):
@@ -565,7 +571,7 @@ def test_load_arrays_names_the_first_three_faults():
 
 @pytest.mark.parametrize("make", [Linear, Embedding])
 def test_initial_weights_have_mean_0_and_their_standard_deviation(make):
-    weight = make(300, 200, rng=np.random.default_rng(0), std=0.5).weight.data
+    weight = make(300, 200, rng=np.random.default_rng(0), std=0.5).weight.numpy()
     assert abs(weight.mean()) < 0.01  # 5 standard errors
     assert weight.std() == pytest.approx(0.5, rel=0.02)
 
@@ -576,4 +582,4 @@ def test_a_layer_norm_has_an_offset_unless_it_is_told_not_to():
     assert [name for name, _ in bare.named_parameters()] == ["weight"]
     assert {p.dtype for p in plain.parameters()} == {np.dtype("float32")}
     x = Tensor(np.random.default_rng(0).normal(size=(2, 4)).astype("float32"))
-    np.testing.assert_array_equal(plain(x).data, bare(x).data)
+    np.testing.assert_array_equal(plain(x).numpy(), bare(x).numpy())

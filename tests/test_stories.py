@@ -144,10 +144,10 @@ def test_a_file_speaks_as_its_formulas_do(tmp_path, config):
     assert model.config == config
     tokens = np.random.default_rng(1).integers(0, config.vocab_size, 12)
     wanted = scores_of(config, weights(config), tokens)
-    np.testing.assert_allclose(model(tokens[None]).data[0], wanted, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(model(tokens[None]).numpy()[0], wanted, rtol=1e-11, atol=1e-11)
     half = read_llama2c(tmp_path / "model.bin")
     assert {p.dtype.name for p in half.parameters()} == {"float32"}
-    np.testing.assert_allclose(half(tokens[None]).data[0], wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(half(tokens[None]).numpy()[0], wanted, rtol=1e-4, atol=1e-4)
 
 
 def refused(path, read=read_llama2c):
@@ -482,7 +482,7 @@ def test_a_story_is_the_prompt_and_what_the_model_draws(folder, capsys):
     model, tokenizer = stories.load(folder)
     idx = [BOS, *tokenizer.encode("the in")]
     for _ in range(20):  # more than a block: the window slides
-        token = int(model(np.array([idx[-12:]])).data[0, -1].argmax())
+        token = int(model(np.array([idx[-12:]])).numpy()[0, -1].argmax())
         if token in (BOS, EOS):
             break
         idx.append(token)
@@ -591,6 +591,8 @@ def test_how_well_the_published_model_guesses(published, capsys):
 def test_the_published_model_one_token_at_a_time(published):
     model = read_llama2c(published / stories.MODEL, "float64")
     ids = read_tokenizer(published / stories.TOKENIZER).encode(OWN)[None]
-    whole, speaker = model(ids).data, Remembering(model)
-    parts = np.concatenate([speaker(ids[:, :t]).data for t in range(1, ids.shape[1] + 1)], axis=1)
+    whole, speaker = model(ids).numpy(), Remembering(model)
+    parts = np.concatenate(
+        [speaker(ids[:, :t]).numpy() for t in range(1, ids.shape[1] + 1)], axis=1
+    )
     np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-12 * np.abs(whole).max())

@@ -132,7 +132,7 @@ def test_the_lens_reads_every_layer_through_the_last_norm_and_the_head(tied):
     gpt = model(tied=tied)
     found = trace(gpt, IDX)
     head = of(gpt.lm_head.weight)
-    assert (head is of(gpt.wte.weight)) == tied
+    assert (gpt.lm_head.weight.data is gpt.wte.weight.data) == tied
     for layer in range(4):
         scores = np.exp(normed(found.stream[layer], gpt.ln_f) @ head.T)
         wanted = np.log(scores / scores.sum(-1, keepdims=True))
@@ -155,6 +155,12 @@ def test_the_model_is_left_as_it_was_and_nothing_is_recorded():
     with no_grad():
         np.testing.assert_array_equal(found.logits, of(gpt(IDX[None]))[0])  # and without dropout
     assert {a.dtype.name for a in (found.logits, found.att, found.stream)} == {"float32"}
+
+
+def test_a_text_may_be_an_array_of_the_device():
+    np.testing.assert_array_equal(
+        trace(model(), xp.asarray(IDX)).logits, trace(model(), IDX).logits
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from minigpt.backend import xp
+import numpy as np
+
+from minigpt.backend import host_arange, to_numpy
 from minigpt.diagram import attention
 from minigpt.diagram.parts import Box, Diagram, Edge, Frame, Shape, reachable, within
 from minigpt.diagram.tape import Pass, Step, named_modules, run
@@ -177,14 +179,16 @@ class _Builder:
     def constant(self, array: Any) -> str:
         """What an array is that nothing computed; empty for one that is not worth a box."""
         for title, known in (("ids", self.run.idx), ("targets", self.run.targets)):
-            if array is known or xp.shares_memory(array, known):
+            if array is known or _shared(array, known):
                 return title
         for name, module in self.modules.items():
             for key, value in vars(module).items():
-                if isinstance(value, type(array)) and xp.shares_memory(array, value):
+                if _shared(array, value):
                     return "" if key.startswith("_") else f"{name}.{key}".lstrip(".")
         places = array.ndim == 1 and array.dtype.kind == "i"
-        return "positions" if places and (array == xp.arange(len(array))).all() else "constant"
+        if places and (to_numpy(array) == host_arange(len(array))).all():
+            return "positions"
+        return "constant"
 
     # --- putting it down ---
 
@@ -226,6 +230,11 @@ class _Builder:
             for name, module in self.modules.items()
             if name and any(within(scope, name) for scope in scopes)
         )
+
+
+def _shared(a: Any, b: Any) -> bool:
+    """Whether b is an array too, and lies in the same memory: ids on the host, others with xp."""
+    return type(a) is type(b) and np.shares_memory(a, b)  # of a GPU's arrays it asks CuPy
 
 
 def _mark_residuals(boxes: dict[str, Box], edges: list[Edge]) -> list[Edge]:

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from minigpt import functional as F
-from minigpt.backend import xp
+from minigpt.backend import host_arange, xp
 from minigpt.nn import Module
 from minigpt.tensor import Tensor
 
@@ -72,7 +72,7 @@ def run(model: Any, B: int, T: int) -> Pass:
     Raises: ValueError if the loss hangs on a Tensor that is trained but no parameter of the model,
     or on what was computed before.
     """
-    idx = (xp.arange(B * T) % model.config.vocab_size).reshape(B, T)
+    idx = (host_arange(B * T) % model.config.vocab_size).reshape(B, T)
     targets = idx.copy()  # an array of its own, to be told from idx
     names: dict[int, str] = {}
     for name, module in named_modules(model):

@@ -56,7 +56,7 @@ def trace(model: GPT, idx: Any) -> Trace:
     Shapes: idx (T,) int, 1 <= T <= block_size.
     Raises: ValueError if idx is not such, or the logits are not finite.
     """
-    idx = np.asarray(idx)
+    idx = to_numpy(idx)
     if idx.ndim != 1:
         raise ValueError(f"idx must be one text, (T,), got shape {idx.shape}")
     noting: Any = copy(model)  # the same parameters; the model itself is left as it is

@@ -24,7 +24,7 @@ from typing import Any
 
 from minigpt import functional as F
 from minigpt.attention import attention
-from minigpt.backend import overflow_allowed, xp
+from minigpt.backend import overflow_allowed, to_numpy, xp
 from minigpt.model import option
 from minigpt.nn import Embedding, Linear, Module, parameter
 from minigpt.ops import broadcast_to, concatenate
@@ -196,7 +196,7 @@ class Llama(Module):
                 layers kept of earlier positions; idx continues them. All together <= block_size.
         Raises: ValueError if idx has another shape, is too long, or holds an id out of range.
         """
-        idx = xp.asarray(idx)
+        idx = to_numpy(idx)
         room = self.config.block_size - (past[0].length if past else 0)
         if idx.ndim != 2 or not 1 <= idx.shape[1] <= room:
             raise ValueError(f"idx must be (B, T) with 1 <= T <= {room}, got shape {idx.shape}: "
@@ -226,9 +226,10 @@ class Remembering:
 
     def __call__(self, idx: Any, rng=None) -> Tensor:
         """Logits after each new token. Shapes: idx (B, T) int -> (B, T - n, V), n known before."""
-        idx = xp.asarray(idx)
+        idx = to_numpy(idx)
         n = 0 if self.seen is None or idx.ndim != 2 else self.seen.shape[1]
-        if not (n and idx.shape[1] > n and xp.array_equal(idx[:, :n], self.seen)):
+        alike = n and idx.shape[1] > n and len(idx) == len(self.seen)
+        if not (alike and (idx[:, :n] == self.seen).all()):
             n, self.past = 0, [Past() for _ in self.model.layers]
         self.seen = None  # until all layers are through
         with no_grad():
