@@ -1,9 +1,14 @@
-"""Options of the command line, made from dataclasses: one for each field, with its help text."""
+"""The parser of the command line, and options made from dataclasses, one for each field."""
 
 import argparse
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
+from inspect import getdoc
+from types import ModuleType
 from typing import Any, NoReturn
+
+from minigpt import __version__
 
 
 class Parser(argparse.ArgumentParser):
@@ -11,6 +16,30 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def run(modules: Iterable[ModuleType], argv: Sequence[str] | None) -> int:
+    """Run the command that the arguments name; its exit code. Raises ValueError on bad input.
+
+    modules: those of minigpt/commands/, each of which adds its command to the parser.
+    """
+    parser = Parser(prog="minigpt", description="GPT from first principles in NumPy.")
+    parser.add_argument("--version", action="version", version=f"minigpt {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+
+    def command(function: Callable, name: str, *examples: str) -> Parser:
+        lines = ["examples:", *(f"  python -m minigpt {name}{example}" for example in examples)]
+        sub = commands.add_parser(
+            name, help=str(function.__doc__).split("\n")[0], description=getdoc(function),
+            epilog="\n".join(lines), formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        sub.set_defaults(command=function)
+        return sub
+
+    for module in modules:
+        module.add(command)
+    args = parser.parse_args(argv)
+    return args.command(args) or 0
 
 
 def config_of(cls, args: argparse.Namespace, **values) -> Any:
