@@ -7,6 +7,7 @@ losses of the first steps must agree to 1e-5 nats per token.
 
   minigpt      this package               recompute  the same, every block computed twice
   torch        PyTorch, eagerly           compiled   PyTorch under torch.compile
+  returned     the same, where freed memory goes back to the system, as by default
   autograd     HIPS autograd on NumPy     jax        JAX, the whole step under jax.jit
   products     only the step's matrix products, by NumPy: the limit that the machine sets
 

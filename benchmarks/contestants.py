@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import numpy as np
 
@@ -59,13 +60,19 @@ def minigpt_step(config: Config, forward: bool = False, recompute: bool = False)
         loss = workers.backward(*next(stream))
         clip_grad_norm(params, 1.0)
         optimizer.step()
-        return loss
+        return float(loss)
 
     return step
 
 
 def recompute_step(config: Config, forward: bool = False) -> Step:
     return minigpt_step(config, forward, recompute=True)
+
+
+def returned_step(config: Config, forward: bool = False) -> Step:
+    with patch("ctypes.CDLL", side_effect=OSError):  # then backend cannot ask for it
+        import minigpt.backend  # noqa: F401
+    return minigpt_step(config, forward)
 
 
 def torch_step(config: Config, forward: bool = False, compiled: bool = False) -> Step:
@@ -146,6 +153,7 @@ CONTESTANTS = {
     "minigpt": Contestant("minigpt", ("minigpt.model", "minigpt.parallel"), minigpt_step),
     "recompute": Contestant("minigpt, recompute", ("minigpt.recompute", "minigpt.parallel"),
                             recompute_step),
+    "returned": Contestant("minigpt, returning", ("numpy",), returned_step),
     "torch": Contestant("PyTorch", ("torch", "torch._dynamo"), torch_step),
     "compiled": Contestant("PyTorch, compiled", ("torch", "torch._inductor.compile_fx"),
                            compiled_step),
