@@ -20,6 +20,7 @@ import numpy as np
 
 from minigpt import data, gradcheck, ops, reference
 from minigpt import functional as F
+from minigpt.backend import to_numpy, xp
 from minigpt.baselines.ngram import NGram
 from minigpt.drawing import BLUE, GREEN, GREY, PURPLE, RED, YELLOW, plt, save_figure, style
 from minigpt.gradcheck import GradientError, check_grads, check_parameters
@@ -395,12 +396,24 @@ check("random_walk", np.abs(np.array(list(seen.values())) - 1), at_most=0.02)
 # entry. The package's `check_grads` is such a one-direction check (it looks at entries only after
 # a failure), so we can hold it to the formula: 80 seeds, $n=64$, $r=8\cdot10^{-6}$, which is again
 # $r/\sqrt n=\tau$.
+#
+# `op_of` makes an op of the package of what was derived in NumPy. The package may compute on a GPU
+# (`MINIGPT_BACKEND=cupy`). A GPU's arrays do not turn into NumPy's by themselves, nor back: that
+# copies them, so it is written out. `to_numpy` brings an array to NumPy, `xp.asarray` takes one to
+# the package's library. Where that is NumPy, both return what they were given. So does
+# `.numpy()`, for the data of a Tensor.
 
 
 # %%
 def op_of(f, vjp):
     """A package op, for Tensors, of NumPy functions f(*arrays) and vjp(g, *arrays)."""
-    return primitive(lambda *arrays: (f(*arrays), lambda g: vjp(g, *arrays)))
+
+    def forward(*arrays):
+        arrays = [to_numpy(x) for x in arrays]
+        out = xp.asarray(f(*arrays))
+        return out, lambda g: [xp.asarray(dx) for dx in vjp(to_numpy(g), *arrays)]
+
+    return primitive(forward)
 
 
 def accepted(f, vjp, *arrays, **options):
@@ -1185,16 +1198,16 @@ check("assignment_shows_at_repeated_ids", np.abs(wrong_rows - np.eye(6)[3]), at_
 @primitive
 def norm_cut(x, w, b):
     out, vjp = F.layer_norm.forward(x, w, b)
-    rstd = 1 / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    rstd = 1 / xp.sqrt(x.var(-1, keepdims=True) + 1e-5)
     return out, lambda g: (rstd * g * w, *vjp(g)[1:])
 
 
 @primitive
 def embedding_assigned(w, idx):
-    def dw(g):
-        out = np.zeros_like(w)
-        out[idx] = g
-        return out
+    def dw(g):  # in NumPy, where the last of several writes stays; on a GPU that may be any
+        out = np.zeros(w.shape, w.dtype)
+        out[idx] = to_numpy(g)
+        return xp.asarray(out)
 
     return w[idx], (dw, None)
 
@@ -1253,9 +1266,8 @@ class OneBlock(Module):
         x = parts["embed"](self.wte.weight, idx) + parts["embed"](self.wpe.weight, where)
         h = self.norm(self.ln_1, x)
         q, k, v = self.q(h), parts["keys"](self.k(h)), self.v(h)  # (B, T, C)
-        mask = np.where(np.tri(T, dtype=bool), 0, -1e9).astype(x.dtype)
-        scale = np.asarray(32**-0.5, x.dtype)
-        att = parts["soft"](q @ k.transpose(0, 2, 1) * scale + mask)  # (B, T, T)
+        mask = xp.where(xp.tri(T, dtype=bool), 0, -1e9).astype(x.dtype)
+        att = parts["soft"](q @ k.transpose(0, 2, 1) * 32**-0.5 + mask)  # (B, T, T)
         x = x + self.proj(att @ v)
         x = x + self.down(F.gelu(self.up(self.norm(self.ln_2, x))))
         return parts["last"](self.head(self.norm(self.ln_f, x)))
@@ -1299,7 +1311,8 @@ def gradient(parts):
     model = OneBlock(np.random.default_rng(0), V, parts)
     idx, targets = windows(train_ids, np.random.default_rng(1), B=16)
     F.cross_entropy(model(idx), targets).backward()
-    return {n: p.grad.reshape(-1).astype("float64") for n, p in model.named_parameters()}
+    return {n: to_numpy(p.grad).reshape(-1).astype("float64")
+            for n, p in model.named_parameters()}
 
 
 def cosine(wrong, right, names):
@@ -1597,7 +1610,7 @@ check("owned_gradients_are_clipped", abs(lengths[0] - 1), at_most=1e-12)
 check("shared_ones_are_scaled_twice", abs(lengths[1] - s), at_most=1e-12)
 a, b = (Tensor(rng.normal(size=4), requires_grad=True) for _ in range(2))
 (a + b).backward(g)
-check("package_leaves_own_theirs", int(np.shares_memory(a.grad, b.grad)), at_most=0)
+check("package_leaves_own_theirs", int(xp.shares_memory(a.grad, b.grad)), at_most=0)
 
 # %% [markdown]
 # ### float32 that is silently float64
@@ -1611,7 +1624,7 @@ check("package_leaves_own_theirs", int(np.shares_memory(a.grad, b.grad)), at_mos
 x32 = rng.normal(size=(3, 8)).astype("float32")
 print((x32 / np.sqrt(64)).dtype, (x32 / math.sqrt(64)).dtype)
 check("numpy_scalar_makes_float64", int((x32 / np.sqrt(64)).dtype == np.float64), at_least=1)
-one32, zero32 = np.ones(8, "float32"), np.zeros(8, "float32")
+x32, one32, zero32 = Tensor(x32), xp.ones(8, "float32"), xp.zeros(8, "float32")
 outs = [F.softmax(x32), F.gelu(x32), F.layer_norm(x32, one32, zero32)]
 check("package_keeps_float32", [int(out.dtype != np.float32) for out in outs], at_most=0)
 
@@ -1638,8 +1651,7 @@ def twice(x, targets):
 x, targets = rng.normal(size=(4, 94)), np.array([0, 93, 5, 5])
 worst = check_grads(lambda x: twice(x, targets), x)
 check("gradient_check_accepts_it", worst, at_most=1e-6)
-sure = np.zeros((1, 94))
-sure[0, 7] = 1000.0
+sure = Tensor(1000.0 * np.eye(94)[[7]])  # (1, 94)
 floor, right = twice(sure, np.array([7])).item(), F.cross_entropy(sure, np.array([7])).item()
 print(f"loss of a sure and right answer: {floor:.4f} with two softmaxes, {right:.4f} with one")
 check("floor_of_two_softmaxes", abs(floor - (math.log(math.e + 93) - 1)), at_most=1e-12)

@@ -18,6 +18,7 @@ import numpy as np
 
 from minigpt import data, ops, reference
 from minigpt import functional as F
+from minigpt.backend import to_numpy
 from minigpt.drawing import BLUE, GREEN, GREY, RED, YELLOW, draw_tape, plt, save_figure, style
 from minigpt.evaluate import score_baselines
 from minigpt.lab import (
@@ -650,13 +651,18 @@ plt.show()
 # not know, computes it, and adds a zero. That is one thing fusing saves. The other is memory: the
 # left tape holds three arrays of the shape of $z$ until backward (differences, exponentials,
 # quotients), the right one holds $p$.
+#
+# Here is that zero. A gradient is an array of the package's, which may compute on a GPU, and a
+# GPU's arrays do not turn into NumPy's by themselves: `to_numpy` copies one, and `.numpy()` a
+# Tensor's data. Where the package computes with NumPy, both give the array itself.
 
 # %%
 shift = Tensor(z.max(-1, keepdims=True), requires_grad=True)  # as if m were a parameter
 e = ops.exp(Tensor(z) - shift)
 (e / ops.sum(e, axis=-1, keepdims=True)).backward(g)
-print("gradient in the shift, one for each row:", shift.grad.ravel())
-check("nothing_flows_through_the_shift", np.abs(shift.grad), at_most=1e-14)
+into_shift = to_numpy(shift.grad)  # (N, 1)
+print("gradient in the shift, one for each row:", into_shift.ravel())
+check("nothing_flows_through_the_shift", np.abs(into_shift), at_most=1e-14)
 
 # %% [markdown]
 # ## Gradient check
@@ -829,13 +835,13 @@ for start in range(0, len(train) - 1, 16384):
     piece = F.cross_entropy(F.embedding(W, inputs), targets) * (len(inputs) / N)
     piece.backward()
     total += piece.item()
-logp, _ = log_softmax_by_hand(W.data)
+logp, _ = log_softmax_by_hand(W.numpy())
 from_counts = rows[:, None] / N * (np.exp(logp) - counted)
 check("all_tokens_against_counts", rel_error(W.grad, from_counts), at_most=1e-10)
 check("loss_of_all_tokens", abs(total + (joint * logp).sum()), at_most=1e-10)
 at_optimum = Tensor(np.log(np.maximum(counted, 1e-40)), requires_grad=True)
-(-(joint * F.log_softmax(at_optimum)).sum()).backward()
-check("gradient_vanishes_at_the_counts", np.abs(at_optimum.grad), at_most=1e-15)
+(-(Tensor(joint) * F.log_softmax(at_optimum)).sum()).backward()
+check("gradient_vanishes_at_the_counts", np.abs(to_numpy(at_optimum.grad)), at_most=1e-15)
 
 
 # %% [markdown]
@@ -865,15 +871,15 @@ def losses(W):
 
 
 def train_on_counts(make_optimizer, steps):
-    W = Tensor(np.zeros((V, V)), requires_grad=True)
+    W, shares = Tensor(np.zeros((V, V)), requires_grad=True), Tensor(joint)
     optimizer, curve = make_optimizer([W]), []
     for step in range(steps + 1):
-        curve.append((step, *losses(W.data)))
-        loss = -(joint * F.log_softmax(W)).sum()  # (03.33)
+        curve.append((step, *losses(W.numpy())))
+        loss = -(shares * F.log_softmax(W)).sum()  # (03.33)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return np.array(curve), W.data  # (steps + 1, 3), (V, V)
+    return np.array(curve), W.numpy()  # (steps + 1, 3), (V, V)
 
 
 plain, plain_W = train_on_counts(lambda params: SGD(params, lr=50.0), 3000)
@@ -884,14 +890,14 @@ W = Tensor(np.zeros((V, V), np.float32), requires_grad=True)
 optimizer, sampler, batches = Adam([W], lr=0.1), np.random.default_rng(0), []
 for step in range(500):
     if step % 5 == 0:
-        batches.append((step, *losses(W.data)))
+        batches.append((step, *losses(W.numpy())))
     at = sampler.integers(0, len(train) - 1, 4096)
     optimizer.lr = warmup_cosine(step, lr=0.1, warmup=10, steps=500, final=0.01)
     loss = F.cross_entropy(F.embedding(W, train[at]), train[at + 1])
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-batches = np.array([*batches, (500, *losses(W.data))])
+batches = np.array([*batches, (500, *losses(W.numpy()))])
 gram = score_baselines(V, train, test, order=2)[-1].nats
 show_table(
     ["after training", "steps", "gap to the floor", "held out"],
@@ -1120,16 +1126,16 @@ plt.show()
 # %%
 with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
     for big in (np.array([100, 0], np.float32), np.array([1000, 0], np.float64)):
-        naive, stable = softmax_from_definition(big), F.softmax(Tensor(big)).data
+        naive, stable = softmax_from_definition(big), F.softmax(Tensor(big)).numpy()
         print(big.dtype, "logit", big[0], " as written:", naive, " shifted:", stable)
         assert np.isnan(naive[0]) and stable[0] == 1
     logits = np.array([[100, 0], [0, -200]], np.float32)
     bad = np.log(softmax_from_definition(logits))
 check("as_written_is_not_finite", (~np.isfinite(bad)).sum(-1), at_least=1)
-good = F.log_softmax(Tensor(logits)).data
+good = F.log_softmax(Tensor(logits)).numpy()
 check("shifted_is_exact", np.abs(good - [[0, -100], [0, -200]]), at_most=0)
 extreme = Tensor(np.array([[1000.0, 0], [0, -1000]]))
-check("stable_softmax_of_1000", np.abs(F.softmax(extreme).data - [[1, 0], [1, 0]]), at_most=0)
+check("stable_softmax_of_1000", np.abs(F.softmax(extreme).numpy() - [[1, 0], [1, 0]]), at_most=0)
 
 # %% [markdown]
 # ## Exercises

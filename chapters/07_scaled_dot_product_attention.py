@@ -21,6 +21,7 @@ import numpy as np
 from minigpt import data, ops, reference
 from minigpt import functional as F
 from minigpt.attention import _attend, attention
+from minigpt.backend import to_numpy
 from minigpt.drawing import BLUE, GREY, RED, draw_attention, plt, save_figure, style
 from minigpt.gradcheck import check_grads
 from minigpt.lab import (
@@ -130,15 +131,25 @@ check("sharp_scores_look_up", abs(softmax_rows(100 * random_scores) - one_hot), 
 # $$
 #
 # and the other two weights are what is missing to 1.
+#
+# `package_attention` asks the package the same. The package may compute on a GPU, whose arrays do
+# not turn into NumPy's by themselves, nor back. `Tensor(x)` copies a NumPy array to where the
+# package computes, and `.numpy()` copies what came out to NumPy. Where the package computes with
+# NumPy itself, neither copies anything.
 
 # %%
+def package_attention(q, k, v, **options):
+    """The package's attention, of NumPy arrays and as one."""
+    return attention(Tensor(q), Tensor(k), Tensor(v), **options).numpy()
+
+
 x = np.array([[1.0, 0, -1], [0, 1, 0]])  # (2, 3)
 att = softmax_rows(x @ x.T / math.sqrt(3))
 print("att", att.round(4).tolist())
 print("out", (att @ x).round(4).tolist())
 want = np.array([[0.7604, 0.2396], [0.3595, 0.6405]])
 check("two_words", abs(att - want), at_most=5.1e-5)
-check("two_words_package", abs(attention(x, x, x).data - want @ x), at_most=1.1e-4)
+check("two_words_package", abs(package_attention(x, x, x) - want @ x), at_most=1.1e-4)
 
 # %% [markdown]
 # ## Derivation
@@ -192,7 +203,7 @@ for i in range(Tq):  # one query at a time, as written
 check("weights_sum_to_one", abs(sums - 1), at_most=1e-12)
 arrays = softmax_rows(q @ k.T / math.sqrt(D) + bias) @ v
 check("index_form_is_array_form", rel_error(arrays, out), at_most=1e-12)
-check("index_form_is_package", rel_error(attention(q, k, v, bias=bias), out), at_most=1e-12)
+check("index_form_is_package", rel_error(package_attention(q, k, v, bias=bias), out), at_most=1e-12)
 
 # %% [markdown]
 # ### Four properties
@@ -240,14 +251,14 @@ q, k, v = (rng.standard_normal(s) for s in ((40, 8), (30, 8), (30, 6)))
 scores = q @ k.T / math.sqrt(8)
 a = 50 * rng.standard_normal((40, 1))
 check("constant_per_query", rel_error(softmax_rows(scores + a), softmax_rows(scores)), at_most=1e-9)
-out = attention(q, k, v).data
-two = attention(q, k[:2], v[:2]).data  # of two values: the bounds are near
+out = package_attention(q, k, v)
+two = package_attention(q, k[:2], v[:2])  # of two values: the bounds are near
 outside = [np.maximum(o - w.max(0), w.min(0) - o).max() for o, w in ((out, v), (two, v[:2]))]
 check("out_within_values", outside, at_most=1e-12)
 pi = rng.permutation(30)
-check("order_of_pairs", rel_error(attention(q, k[pi], v[pi]), out), at_most=1e-12)
-check("order_of_keys_alone", rel_error(attention(q, k[pi], v), out), at_least=0.1)
-same = attention(q, np.tile(k[:1], (30, 1)), v).data
+check("order_of_pairs", rel_error(package_attention(q, k[pi], v[pi]), out), at_most=1e-12)
+check("order_of_keys_alone", rel_error(package_attention(q, k[pi], v), out), at_least=0.1)
+same = package_attention(q, np.tile(k[:1], (30, 1)), v)
 check("equal_scores_give_mean", abs(same - v.mean(0)), at_most=1e-12)
 
 # %% [markdown]
@@ -554,7 +565,7 @@ check("array_form_of_gradients", errors, at_most=1e-12)
 # gradient 0. The second says that nothing is lost: what comes in is divided among the values.
 
 # %%
-moved = attention(q, k + rng.standard_normal(D), v).data
+moved = package_attention(q, k + rng.standard_normal(D), v)
 check("shift_of_all_keys", rel_error(moved, out), at_most=1e-12)
 check("key_gradients_sum_to_zero", abs(dk.sum(0)), at_most=1e-12)
 check("value_gradients_sum_to_g", abs(dv.sum(0) - g.sum(0)), at_most=1e-12)
@@ -582,7 +593,8 @@ tq, tk, tv = (Tensor(a, requires_grad=True) for a in (q, k, v))
 masked = attention(tq, tk, tv, bias=bias)
 masked.backward(g)
 others = [0, 1, 3, 4]
-check("as_if_not_there", rel_error(masked, attention(q, k[others], v[others])), at_most=1e-12)
+without = package_attention(q, k[others], v[others])
+check("as_if_not_there", rel_error(masked, without), at_most=1e-12)
 check("forbidden_weight_is_zero", softmax_rows(S + bias)[:, 2], at_most=0.0)
 check("forbidden_key_gets_nothing", abs(tk.grad[2]), at_most=0.0)
 check("forbidden_value_gets_nothing", abs(tv.grad[2]), at_most=0.0)
@@ -697,8 +709,9 @@ print(inspect.getsource(_attend))
 # - **Scores, exponentials and weights share one array**, written in place. At $T = 1024$ each new
 #   array of that shape would be 4 MB in float32, and fresh memory is not free.
 # - **The subtracted row sums come from (07.22)**, and `datt` becomes `ds` in place.
-# - **The causal mask is one small triangle**, `_later`: of a block's keys only the last $T_q$ can be
-#   later than a query, so only those scores get the $-\infty$, and no mask of $T^2$ numbers exists.
+# - **The causal mask is one small triangle**, `_later`: of a block's keys only the last $T_q$ can
+#   be later than a query, so only those scores get the $-\infty$, and no mask of $T^2$ numbers
+#   exists.
 # - **Row sums are a product with ones** (`row_sums`), which is faster than `sum` on short rows.
 # - **Weights may be dropped** (`p`, `rng`): the used weights are $\mathrm{att} \odot m$ with a
 #   random mask $m$. Then $d\mathrm{att} = (g v^\top) \odot m$, and (07.22) holds with no change:
@@ -708,7 +721,8 @@ print(inspect.getsource(_attend))
 #   in the backward pass: memory then grows with $T$ and not with $T^2$.
 # - **Shapes are checked and nothing broadcasts** among `q`, `k`, `v`: a gradient for an argument
 #   that was silently repeated would have to be summed over the copies.
-# - A bias that forbids a query *every* key is refused. The softmax of nothing is 0/0.
+# - A bias that forbids a query *every* key is refused: the softmax of nothing is 0/0. (On a GPU the
+#   numbers are not looked at, since Python would have to wait for them: there, it is a NaN.)
 
 # %% [markdown]
 # ## Gradient check
@@ -785,8 +799,8 @@ def broken_vjps(q, k, v, g):
 def gaps(q, k, v, g):
     """name -> the largest error in dq and dk, as a share of the largest entry of k, q, v and g."""
     true = [
-        central_differences(lambda q: (g * attention(q, k, v).data).sum(), q),
-        central_differences(lambda k: (g * attention(q, k, v).data).sum(), k),
+        central_differences(lambda q: (g * package_attention(q, k, v)).sum(), q),
+        central_differences(lambda k: (g * package_attention(q, k, v)).sum(), k),
     ]
     size = max(abs(a).max() for a in (q, k, v, g))
     wrong = broken_vjps(q, k, v, g)
@@ -804,7 +818,7 @@ def gaps(q, k, v, g):
 q, k, v, noise = (rng.standard_normal((5, 4)) for _ in range(4))
 found = {}
 for kind, values in (("any v", v), ("v sums to 0", v - v.mean(-1, keepdims=True))):
-    out = attention(q, k, values).data
+    out = package_attention(q, k, values)
     along = (noise * out).sum(-1, keepdims=True) / (out * out).sum(-1, keepdims=True)
     found["random", kind] = gaps(q, k, values, noise)
     found["ones", kind] = gaps(q, k, values, np.ones_like(out))
@@ -833,9 +847,9 @@ check("orthogonal_hides_the_row_sum", hidden, at_most=1e-9)
 #   (chapter [11](11_layer_norm.ipynb)).
 
 # %%
-out = Tensor(attention(q, k, v).data, requires_grad=True)
-F.layer_norm(out, np.ones(4), np.zeros(4), eps=0.0).backward(noise)
-after_norm = gaps(q, k, v, out.grad)
+out = Tensor(package_attention(q, k, v), requires_grad=True)
+F.layer_norm(out, Tensor(np.ones(4)), Tensor(np.zeros(4)), eps=0.0).backward(noise)
+after_norm = gaps(q, k, v, to_numpy(out.grad))
 print({name: float(f"{gap:.2g}") for name, gap in after_norm.items()})
 check("layer_norm_hides_the_row_sum", after_norm["row sum lost"], at_most=1e-9)
 check("layer_norm_shows_the_scale", after_norm["scale forgotten"], at_least=0.01)
@@ -874,7 +888,9 @@ worst = check_grads(attention_twice, q, k, v)
 check("twice_passes_the_gradient_check", worst, at_most=1e-6)
 values = [f(*map(Tensor, (q, k, v))) for f in (attention_twice, reference.attention)]
 check("twice_fails_on_the_value", rel_error(*values), at_least=0.1)
-slopes = central_differences(lambda q: (noise * attention_twice(Tensor(q), k, v).data).sum(), q)
+key_value = Tensor(k), Tensor(v)
+slopes = central_differences(
+    lambda q: (noise * attention_twice(Tensor(q), *key_value).numpy()).sum(), q)
 check("twice_forward_only_fails", rel_error(dq, slopes), at_least=0.1)
 
 # %% [markdown]
@@ -980,7 +996,7 @@ def score(model, T=T):
     with no_grad():
         logits = model(x_q, x_k, symbols)
         nats = F.cross_entropy(logits, answers).item()
-    return float((logits.data.argmax(-1) == answers).mean()), nats
+    return float((logits.numpy().argmax(-1) == answers).mean()), nats
 
 
 # %%
@@ -988,7 +1004,7 @@ def weights_of(model, x_q, x_k):
     """The weights that the model really uses: attend to unit vectors instead of values."""
     unit = np.broadcast_to(np.eye(x_k.shape[1], dtype="float32"), (len(x_k), *[x_k.shape[1]] * 2))
     with no_grad():
-        return model.attend(*model.queries_keys(Tensor(x_q), Tensor(x_k)), Tensor(unit)).data
+        return model.attend(*model.queries_keys(Tensor(x_q), Tensor(x_k)), Tensor(unit)).numpy()
 
 
 # %%
@@ -1018,7 +1034,7 @@ print("a guess among the table's symbols: accuracy", 1 / 16, " nats", round(math
 # %%
 check("look_up_accuracy", result["right"][0], at_least=0.999)
 check("look_up_one_hot", maps["right"][right_pair].mean(), at_least=0.95)
-W_q, W_k = (W.data for W in variants["right"].params[:2])
+W_q, W_k = (W.numpy() for W in variants["right"].params[:2])
 turned = W_q @ W_k.T  # (E, E), to be compared with the transposed rotation
 alike = (turned * rotation.T).sum() / np.linalg.norm(turned) / np.linalg.norm(rotation)
 check("rotation_was_learned", alike, at_least=0.7)  # unrelated matrices: about 0.03
@@ -1138,7 +1154,7 @@ for _ in range(900):
 idx = windows(val_ids, np.random.default_rng(2), 400)  # 12,800 hidden characters
 with no_grad():
     logits = guess(idx)
-    q, k, _ = (a.data for a in query_key_value(idx))
+    q, k, _ = (a.numpy() for a in query_key_value(idx))
 att = softmax_rows(q @ k.swapaxes(-1, -2) / math.sqrt(C) + hide_itself)  # (400, 32, 32)
 by_distance = {d: np.diagonal(att, d, -2, -1).mean() for d in (-3, -2, -1, 1, 2, 3)}
 header = ["distance of the key", *map(str, by_distance)]
@@ -1169,7 +1185,7 @@ guesses = {
     "left neighbour": pair,
     "both neighbours, no order": shares(either_three[a, b] + 3 * either),  # 3 counts of prior
     "both neighbours, in order": shares(threes[a, b] + 3 * pair),
-    "one attention head": softmax_rows(logits.data[:, 1:-1]),
+    "one attention head": softmax_rows(logits.numpy()[:, 1:-1]),
 }
 
 # %%
@@ -1190,7 +1206,7 @@ check("order_beats_bag", head_nats - nats["both neighbours, in order"], at_least
 # %%
 line = tokenizer.encode(max(parts.val.split("\n")[:60], key=len)[:W])
 with no_grad():
-    q, k, _ = (a.data[0] for a in query_key_value(line[None]))
+    q, k, _ = (a.numpy()[0] for a in query_key_value(line[None]))
 text = [c if c != " " else "␣" for c in tokenizer.decode(line)]
 fig, axes = plt.subplots(figsize=(6.4, 6))
 draw_attention(axes, softmax_rows(q @ k.T / math.sqrt(C) + hide_itself), text, text)
@@ -1320,7 +1336,7 @@ W_q, W_k, W_v = rng.standard_normal((3, 5, 5))
 q, k, v = W_q @ x, W_k @ x, W_v @ x  # tokens are columns
 att = softmax_rows(q.swapaxes(-1, -2) @ k / math.sqrt(5))  # (200, 5, 5)
 rows_in = [a.swapaxes(-1, -2) for a in (q, k, v)]  # tokens are rows
-truth = attention(*rows_in).data.swapaxes(-1, -2)
+truth = package_attention(*rows_in).swapaxes(-1, -2)
 check("columns_need_the_transpose", rel_error(v @ att.swapaxes(-1, -2), truth), at_most=1e-12)
 silent = np.linalg.norm(att @ v - truth, axis=(1, 2)) / np.linalg.norm(truth, axis=(1, 2))
 print("relative difference, silent:", np.quantile(silent, [0.1, 0.5, 0.9]).round(3))
@@ -1401,11 +1417,11 @@ moved[0] += 0.1
 
 def by_features(x):  # (6, 8) -> (2 heads, 6 tokens, 4 components)
     q, k, v = ((x @ W).reshape(6, 2, 4).transpose(1, 0, 2) for W in weights)
-    return attention(q, k, v).data
+    return package_attention(q, k, v)
 
 
 def by_pieces(x):  # two pieces of three tokens, 8 components each
-    return attention(*((x @ W).reshape(2, 3, 8) for W in weights)).data
+    return package_attention(*((x @ W).reshape(2, 3, 8) for W in weights))
 
 
 change = abs(by_features(moved) - by_features(x))[:, -1].max(-1)
@@ -1696,7 +1712,7 @@ def check_07_6(merge):
         S = q @ k.T / math.sqrt(q.shape[-1])
         top = S.max(-1, keepdims=True)
         total = np.exp(S - top).sum(-1, keepdims=True)
-        return attention(q, k, v).data, top, total
+        return attention(Tensor(q), Tensor(k), Tensor(v)).numpy(), top, total
 
     r = np.random.default_rng(0)
     for size in (1.0, 5.0):

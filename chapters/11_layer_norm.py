@@ -584,7 +584,9 @@ check("batch_of_one", [np.abs(columns_normalised(xb[:1])).max(), np.abs(one).max
 # ## Code
 #
 # Line by line as derived, with the closure holding what the backward pass needs: `xhat`, `rstd`,
-# `w`.
+# `w`. Below it, the package's own. It may compute on a GPU, whose arrays do not turn into NumPy's
+# by themselves, nor back. So NumPy arrays go in as `Tensor(x)`, and `.numpy()` brings out what a
+# Tensor holds. Where the package computes with NumPy, neither copies.
 
 
 # %%
@@ -608,17 +610,21 @@ def layer_norm_by_hand(x, w, b, eps=1e-5):
     return w * xhat + b, vjp
 
 
+def package_layer_norm(x, w, b):
+    return F.layer_norm(Tensor(x), Tensor(w), Tensor(b)).numpy()
+
+
 x, w, b = rng.normal(size=(2, 3, 6)), rng.normal(size=6), rng.normal(size=6)
 out, _ = layer_norm_by_hand(x, w, b)
-check("package_agrees", rel_error(F.layer_norm(x, w, b), out), at_most=1e-12)
+check("package_agrees", rel_error(package_layer_norm(x, w, b), out), at_most=1e-12)
 print(inspect.getsource(F.layer_norm.forward))
 
 # %% [markdown]
 # What the package does differently, and why:
 #
 # - It flattens the leading axes to $(N,C)$. All sums are then over one of two axes.
-# - `row_sums` and `column_sums` are products with a vector of ones. `row_dots` and `column_dots` are
-#   inner products in one pass over memory, without a temporary of size $(N,C)$ for the squares.
+# - `row_sums` and `column_sums` are products with a vector of ones. `row_dots` and `column_dots`
+#   are inner products in one pass over memory, without a temporary of size $(N,C)$ for the squares.
 # - It works in place on arrays that it made itself: `xhat` starts as the centred row and is
 #   scaled where it lies. Of all these arrays only `xhat` and `rstd` survive to the backward pass.
 # - It centres *first* and squares *then*. The shorter formula $v=\frac1C\sum_kx_k^2-m^2$
@@ -631,7 +637,7 @@ exact = far.astype("float64")
 short = (far * far).mean(-1) - far.mean(-1) ** 2
 check("short_variance_is_wrong", np.median(np.abs(short / exact.var(-1) - 1)), at_least=0.5)
 unit, zero = np.ones(256, "float32"), np.zeros(256, "float32")
-out32 = F.layer_norm(far, unit, zero).data
+out32 = package_layer_norm(far, unit, zero)
 check("float32_is_kept", int(out32.dtype != np.float32), at_most=0)
 check("float32_neighbours", abs(np.spacing(np.float32(1e8)) - 8), at_most=0)
 check("package_far_from_zero", np.abs(out32 - rows_normalised(exact, 1e-5)), at_most=1e-2)
@@ -700,7 +706,8 @@ def batch_norm_composed(x, w, b):
 
 
 def batch_norm_by_package(x, w, b):
-    return F.layer_norm(x.T, np.ones(len(x)), np.zeros(len(x))).T * w + b
+    ones, zeros = Tensor(np.ones(len(x))), Tensor(np.zeros(len(x)))
+    return F.layer_norm(x.T, ones, zeros).T * w + b
 
 
 worst = witnesses(
@@ -718,7 +725,7 @@ check("batch_norm_vjp", worst, at_most=1e-9)
 # %%
 small, g = 0.01 * x, rng.normal(size=x.shape)
 tape_eps = Tensor(np.array(1e-5), requires_grad=True)
-reference.layer_norm(small, w, b, eps=tape_eps).backward(g)
+reference.layer_norm(*map(Tensor, (small, w, b)), eps=tape_eps).backward(g)
 
 
 def weighted(z):
@@ -844,7 +851,7 @@ def fit(seed, norm=False, p=0.0, weight_decay=0.0):
     train, test = order[:100], order[100:]
     labels = digits[train].copy()
     labels[:20] = (labels[:20] + rng.integers(1, 10, 20)) % 10  # wrong, each of them
-    x, model, scores = images[train], DigitsMLP(rng, norm), []
+    x, model, scores = Tensor(images[train]), DigitsMLP(rng, norm), []
     opt = AdamW(model.parameters(), 3e-3, betas=(0.9, 0.999), weight_decay=weight_decay)
     for step in range(1, MARKS[-1] + 1):
         opt.zero_grad()
@@ -852,10 +859,10 @@ def fit(seed, norm=False, p=0.0, weight_decay=0.0):
         opt.step()
         if step in MARKS:
             with no_grad():
-                hits = model(x).data.argmax(-1) == labels
-                logits = model(images[test])
+                hits = model(x).numpy().argmax(-1) == labels
+                logits = model(Tensor(images[test]))
                 nats = F.cross_entropy(logits, digits[test]).item()
-            right = (logits.data.argmax(-1) == digits[test]).mean()
+            right = (logits.numpy().argmax(-1) == digits[test]).mean()
             scores.append([hits.mean(), hits[:20].mean(), right, nats])
     return scores
 
@@ -1114,12 +1121,12 @@ except ValueError as refused:
 
 # %%
 x64 = rng.normal(size=(1000, 64)) * 7 + 3
-bare = [F.layer_norm(z, np.ones(64), np.zeros(64)).data for z in (x64, 5 * x64 + 2)]
+bare = [package_layer_norm(z, np.ones(64), np.zeros(64)) for z in (x64, 5 * x64 + 2)]
 lengths = np.linalg.norm(bare[0], axis=1)
 print(f"row lengths from {lengths.min():.6f} to {lengths.max():.6f}")
 check("all_rows_have_length_8", np.abs(lengths - 8), at_most=1e-5)
 check("five_x_plus_two_is_the_same", np.abs(bare[1] - bare[0]), at_most=1e-6)
-gained = F.layer_norm(x64, rng.normal(size=64), rng.normal(size=64)).data
+gained = package_layer_norm(x64, rng.normal(size=64), rng.normal(size=64))
 check("gain_and_offset_free_the_lengths", np.ptp(np.linalg.norm(gained, axis=1)), at_least=1)
 
 # %% [markdown]
@@ -1158,7 +1165,7 @@ def batch_norm(z):
 
 
 def layer_norm(z):
-    return F.layer_norm(z, unit, zero).data
+    return package_layer_norm(z, unit, zero)
 
 
 change = {f: np.abs(f(moved) - f(texts)).max(-1) for f in (batch_norm, layer_norm)}  # (B, T)
@@ -1284,8 +1291,8 @@ def check_11_2(fold):
     assert all((a == k).all() for a, k in zip((w, b, A, d), kept, strict=True)), (
         "an argument was changed"
     )
-    want = F.layer_norm(x, w, b).data @ A + d
-    got = F.layer_norm(x, np.ones(5), np.zeros(5)).data @ A2 + d2
+    want = F.layer_norm(Tensor(x), Tensor(w), Tensor(b)).numpy() @ A + d
+    got = F.layer_norm(Tensor(x), Tensor(np.ones(5)), Tensor(np.zeros(5))).numpy() @ A2 + d2
     assert rel_error(got, want) < 1e-10, "the folded layer gives other outputs"
 
 

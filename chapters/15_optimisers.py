@@ -19,6 +19,7 @@ import numpy as np
 
 from minigpt import data, nn
 from minigpt import functional as F
+from minigpt.backend import to_numpy, xp
 from minigpt.drawing import BLUE, GREEN, GREY, PURPLE, RED, YELLOW, plt, save_figure, style
 from minigpt.evaluate import nats_per_token, score_baselines
 from minigpt.lab import attempt, check, rel_error, show_table
@@ -70,7 +71,9 @@ table = [[0.6, 0.36], [0, 0], [-0.6, 0.36], [-1, 1], [-1.4, 1.96]]
 check("five_rates", np.abs(np.array(walks) - table), at_most=1e-12)
 
 # %% [markdown]
-# In two dimensions, with curvatures 1 and 20: the same start, 12 steps each.
+# In two dimensions, with curvatures 1 and 20: the same start, 12 steps each. (The package may
+# compute on a GPU, whose arrays do not turn into NumPy's by themselves, nor NumPy's into them. So
+# `.numpy()` brings a place here, and `xp.asarray` takes a gradient made by hand there.)
 
 
 # %%
@@ -80,11 +83,11 @@ CURVATURES = np.array([1.0, 20.0])  # of L(x, y) = x^2 / 2 + 10 y^2
 def descend(make, steps, start=(-3.0, 0.4)):
     """Places (steps + 1, 2) of an optimizer on the ravine. make: parameters -> optimizer."""
     place = Tensor(np.array(start), requires_grad=True)
-    optimizer, places = make([place]), [place.data.copy()]
+    optimizer, places = make([place]), [place.numpy().copy()]
     for _ in range(steps):
-        place.grad = CURVATURES * place.data
+        place.grad = xp.asarray(CURVATURES * place.numpy())
         optimizer.step()
-        places.append(place.data.copy())
+        places.append(place.numpy().copy())
     return np.array(places)
 
 
@@ -148,11 +151,11 @@ x0, rate, steps = rng.normal(size=P), 0.08, 30
 place = Tensor(x0.copy(), requires_grad=True)
 optimizer = SGD([place], rate)
 for _ in range(steps):
-    place.grad = A @ place.data
+    place.grad = xp.asarray(A @ place.numpy())
     optimizer.step()
 powers = np.linalg.matrix_power(np.eye(P) - rate * A, steps) @ x0
 check("power_of_the_matrix", rel_error(place.data, powers), at_most=1e-12)
-check("eigen_directions", rel_error(Q.T @ place.data, (1 - rate * lams) ** steps * (Q.T @ x0)),
+check("eigen_directions", rel_error(Q.T @ place.numpy(), (1 - rate * lams) ** steps * (Q.T @ x0)),
       at_most=1e-12)
 
 
@@ -256,14 +259,14 @@ check("wrong_scales_fall", [worst[:, 0].max(), (-worst[:, 1]).max()], at_most=0)
 ball = SGD([Tensor(np.zeros(1), requires_grad=True)], 0.1, momentum=0.9)
 sums = []
 for t in range(1, 60):
-    ball.params[0].grad = np.array([2.0])
+    ball.params[0].grad = xp.asarray([2.0])
     ball.step()
-    sums.append(abs(ball.m[0] / (2 * (1 - 0.9**t) / (1 - 0.9)) - 1))
+    sums.append(abs(ball.m.item() / (2 * (1 - 0.9**t) / (1 - 0.9)) - 1))
 check("sum_of_gradients", sums, at_most=1e-12)
 for t in range(400):  # from here on the sign alternates
-    ball.params[0].grad = np.array([2.0 * (-1) ** t])
+    ball.params[0].grad = xp.asarray([2.0 * (-1) ** t])
     ball.step()
-check("alternating_gradients", abs(abs(ball.m[0]) / (2 / (1 + 0.9)) - 1), at_most=1e-12)
+check("alternating_gradients", abs(abs(ball.m.item()) / (2 / (1 + 0.9)) - 1), at_most=1e-12)
 
 
 def roots(mu, z):
@@ -444,9 +447,9 @@ check("floor_with_momentum", errors, at_most=1e-10)
 ball = SGD([Tensor(np.zeros(4000), requires_grad=True)], 0.01, momentum=0.9)
 squares = []
 for _ in range(1500):
-    ball.params[0].grad = ball.data + rng.normal(size=4000)
+    ball.params[0].grad = ball.data + xp.asarray(rng.normal(size=4000))
     ball.step()
-    squares.append((ball.data**2).mean())
+    squares.append(float((ball.data**2).mean()))
 ratio = np.mean(squares[500:]) / (0.1 / (2 - 0.1))  # plain SGD at ten times the rate
 print(f"measured: {ratio:.3f} of the floor of plain SGD at ten times the rate")
 check("momentum_is_a_larger_rate", abs(ratio - 1), at_most=0.1)
@@ -483,14 +486,14 @@ seen, errors, means = [], [], []
 for t in range(1, 13):
     g = 0.5 + rng.normal(size=100_000)  # mean 0.5, mean square 1.25
     seen.append(g[:5])
-    adam.params[0].grad = g
+    adam.params[0].grad = xp.asarray(g)
     adam.step()
     k = np.arange(t)[::-1]  # t - 1, ..., 0
     m = (1 - 0.9) * (0.9**k) @ np.array(seen)
     v = (1 - 0.99) * (0.99**k) @ np.array(seen) ** 2
     errors += [rel_error(adam.m[:5], m), rel_error(adam.v[:5], v)]
-    means.append([adam.m.mean() / (0.5 * (1 - 0.9**t)) - 1,
-                  adam.v.mean() / (1.25 * (1 - 0.99**t)) - 1])
+    means.append([float(adam.m.mean()) / (0.5 * (1 - 0.9**t)) - 1,
+                  float(adam.v.mean()) / (1.25 * (1 - 0.99**t)) - 1])
 check("weighted_sums", errors, at_most=1e-12)
 check("means_are_too_small_by_1_minus_beta_t", np.abs(means), at_most=0.02)
 
@@ -545,9 +548,9 @@ def adam_walk(grads, lr=0.01, betas=(0.9, 0.999), eps=1e-8, make=Adam, **options
     place = Tensor(np.zeros(grads.shape[1]), requires_grad=True)
     optimizer, places = make([place], lr, betas, eps, **options), []
     for g in grads:
-        place.grad = g.copy()
+        place.grad = xp.array(g)
         optimizer.step()
-        places.append(place.data.copy())
+        places.append(place.numpy().copy())
     return np.array(places)
 
 
@@ -661,10 +664,10 @@ adam = Adam([Tensor(np.zeros(50_000), requires_grad=True)], 1.0, betas=(0.9, 0.9
 sizes, scales = [], []
 for t in range(1, 101):
     before = adam.data.copy()
-    adam.params[0].grad = rng.normal(size=50_000)
+    adam.params[0].grad = xp.asarray(rng.normal(size=50_000))
     adam.step()
-    sizes.append(np.sqrt(((adam.data - before) ** 2).mean()))
-    scales.append((1 - 0.999**t) ** 0.5 / np.sqrt(adam.v))
+    sizes.append(np.sqrt((to_numpy(adam.data - before) ** 2).mean()))
+    scales.append((1 - 0.999**t) ** 0.5 / np.sqrt(to_numpy(adam.v)))
 check("package_has_that_mean", abs(scales[9].mean() / chi_moments(10)[0] - 1), at_most=0.004)
 weights = [0.1 * 0.9 ** np.arange(t) / (1 - 0.9**t) for t in range(1, 101)]
 formula = [0.1 * (1 + 0.9**t) / (1.9 * (1 - 0.9**t)) for t in range(1, 101)]
@@ -713,15 +716,15 @@ check("late_steps_on_noise", abs(sizes[-1] / math.sqrt(0.1 / 1.9) - 1), at_most=
 # %%
 x, g = rng.normal(size=(2, 8))
 plain = SGD([Tensor(x.copy(), requires_grad=True)], 0.1)
-plain.params[0].grad = g + 0.3 * x
+plain.params[0].grad = xp.asarray(g + 0.3 * x)
 plain.step()
 check("l2_is_decay_in_sgd", rel_error(plain.data, (1 - 0.1 * 0.3) * x - 0.1 * g), at_most=1e-14)
 moved = []
 for w in (1e-3, 1.0, 1e3):
     coupled = Adam([Tensor(x.copy(), requires_grad=True)], 0.1, eps=1e-12)
-    coupled.params[0].grad = w * x  # the loss itself has gradient 0
+    coupled.params[0].grad = xp.asarray(w * x)  # the loss itself has gradient 0
     coupled.step()
-    moved.append(coupled.data - x)
+    moved.append(to_numpy(coupled.data) - x)
 check("coupled_decay_forgets_its_strength", np.abs(np.array(moved) + 0.1 * np.sign(x)),
       at_most=1e-7)
 vector = Tensor(x.copy(), requires_grad=True)
@@ -732,18 +735,19 @@ check("decoupled_decay_is_geometric", rel_error(apart.data, (1 - 0.1 * 0.3) ** 2
       at_most=1e-13)
 pushed = AdamW([Tensor(np.zeros((1, 2)), requires_grad=True)], 0.05, weight_decay=2.0)
 for _ in range(400):
-    pushed.params[0].grad = np.array([[-3.0, 1e-3]])
+    pushed.params[0].grad = xp.asarray([[-3.0, 1e-3]])
     pushed.step()
-check("fixed_point_is_one_over_w", np.abs(pushed.data - [0.5, -0.5]), at_most=1e-4)
+check("fixed_point_is_one_over_w", np.abs(to_numpy(pushed.data) - [0.5, -0.5]), at_most=1e-4)
 
 # %%
 sigmas, kept = (10.0, 100.0), []
 for sigma in sigmas:
     noisy = Adam([Tensor(np.ones(20_000), requires_grad=True)], 0.01)
     for _ in range(300):
-        noisy.params[0].grad = sigma * rng.normal(size=20_000) + 1.0 * noisy.data  # w = 1
+        noise = xp.asarray(sigma * rng.normal(size=20_000))
+        noisy.params[0].grad = noise + 1.0 * noisy.data  # w = 1
         noisy.step()
-    kept.append(noisy.data.mean())
+    kept.append(float(noisy.data.mean()))
 wanted = [(1 - 0.01 / sigma) ** 300 for sigma in sigmas]
 show_table(["gradient noise", "kept of the weight, L2 in Adam", "(15.30)", "AdamW"],
            [[s, k, f, 0.99**300] for s, k, f in zip(sigmas, kept, wanted, strict=True)])
@@ -783,12 +787,12 @@ def leaves_with(*grads):
     """Parameters that hold these gradients."""
     out = [Tensor(np.zeros_like(g), requires_grad=True) for g in grads]
     for leaf, g in zip(out, grads, strict=True):
-        leaf.grad = g.copy()
+        leaf.grad = xp.array(g)
     return out
 
 
 def flat(leaves):
-    return np.concatenate([leaf.grad.reshape(-1) for leaf in leaves])
+    return np.concatenate([to_numpy(leaf.grad).reshape(-1) for leaf in leaves])
 
 
 formula, direction, projection = [], [], []
@@ -796,7 +800,7 @@ for size in (0.01, 0.9, 1.1, 50.0):
     grads = [size * rng.normal(size=shape) / 4 for shape in ((2, 3), (5,), (3, 2))]
     leaves = leaves_with(*grads)
     g, c = flat(leaves), 1.0
-    told = clip_grad_norm(leaves, c)
+    told = float(clip_grad_norm(leaves, c))
     h, norm = flat(leaves), np.linalg.norm(g)
     formula += [rel_error(h, g * min(1, c / norm)), abs(told / norm - 1)]
     direction += [abs(np.linalg.norm(h) - min(norm, c)), 1 - g @ h / norm / np.linalg.norm(h)]
@@ -949,8 +953,9 @@ def adam_by_hand(x, grads, lr, b1, b2, eps, decay=0.0):
 
 
 # %%
-print(inspect.getsource(Adam.step))
-print(inspect.getsource(AdamW.step))
+print(inspect.getsource(Adam._update))
+print(inspect.getsource(Adam._update_chunk))
+print(inspect.getsource(AdamW._update_chunk))
 print(inspect.getsource(clip_grad_norm))
 
 # %% [markdown]
@@ -960,7 +965,8 @@ print(inspect.getsource(clip_grad_norm))
 #   few array operations over the whole model, not a loop over dozens of small arrays.
 # - It runs in chunks that fit into a core's second-level cache, and writes intermediate results
 #   into one scratch array: an update reads four numbers a parameter from memory ($x$, $g$, $m$,
-#   $v$) and writes three, each once.
+#   $v$) and writes three, each once. `start` and `end` bound the share of one thread: `step` gives
+#   all numbers to one, unless a training run has more of them.
 # - The corrections are scalars, and multiply one array each: $1/\sqrt{1-\beta_2^t}$ multiplies
 #   the root, and $\eta/(1-\beta_1^t)$ the quotient. $\hat m$ and $\hat v$ never exist as arrays,
 #   and $\varepsilon$ is still added *after* the correction, as in (15.21).
@@ -990,9 +996,9 @@ def package_walk(make):
     for t in range(100):
         optimizer.zero_grad()
         for leaf, g in zip(leaves, grads, strict=True):
-            leaf.grad += g[t]
+            leaf.grad += xp.asarray(g[t])
         optimizer.step()
-        places.append(np.concatenate([leaf.data.reshape(-1) for leaf in leaves]))
+        places.append(np.concatenate([leaf.numpy().reshape(-1) for leaf in leaves]))
     return np.array(places)
 
 
@@ -1044,9 +1050,9 @@ def on_the_quadratic(make):
     place = Tensor(np.ones(4), requires_grad=True)
     optimizer = make([place])
     for _ in range(steps):
-        place.grad = lam * place.data
+        place.grad = xp.asarray(lam * place.numpy())
         optimizer.step()
-    return place.data
+    return place.numpy()
 
 
 companion = [np.linalg.matrix_power(np.array([[1 - rate * k, -rate * mu], [k, mu]]), steps)
@@ -1060,7 +1066,7 @@ for name, decay in (("Adam, constant gradient", 0.0), ("AdamW, constant gradient
     place = Tensor(x0.copy(), requires_grad=True)
     optimizer = AdamW([place], rate, (0.9, 0.999), eps, decay)
     for _ in range(steps):
-        place.grad = g.copy()
+        place.grad = xp.array(g)
         optimizer.step()
     shrink = (1 - rate * decay) ** steps
     total = (1 - shrink) / (rate * decay) if decay else steps
@@ -1085,9 +1091,9 @@ class Suspect(Optimizer):
     def __init__(self, params, lr, mistake=None, betas=(0.9, 0.99), eps=1e-8, decay=0.1, c=1.0):
         super().__init__(params, lr)
         self.mistake, self.betas, self.eps, self.c = mistake, betas, eps, c
-        self.decay = np.concatenate([np.full(p.size, decay * (p.ndim > 1)) for p in self.params])
+        self.decay = xp.concatenate([xp.full(p.size, decay * (p.ndim > 1)) for p in self.params])
         self.decay = self.decay.astype(self.data.dtype)
-        self.m, self.v = np.zeros_like(self.data), np.zeros_like(self.data)
+        self.m, self.v = xp.zeros_like(self.data), xp.zeros_like(self.data)
 
     def step(self):
         self.gather()
@@ -1104,7 +1110,7 @@ class Suspect(Optimizer):
         self.v[:] = b2 * self.v + (1 - b2) * g * g
         plain = wrong == "no bias correction"
         m, v = (self.m, self.v) if plain else (self.m / (1 - b1**t), self.v / (1 - b2**t))
-        root = np.sqrt(v + self.eps) if wrong == "eps in the root" else np.sqrt(v) + self.eps
+        root = xp.sqrt(v + self.eps) if wrong == "eps in the root" else xp.sqrt(v) + self.eps
         x -= 0 if coupled else self.lr * self.decay * x
         x -= self.lr * m / root
         if wrong == "clip after step":
@@ -1134,9 +1140,9 @@ def weak_test(wrong):
     g = 0.1 * np.sign(np.arange(6) - 2.5).reshape(2, 3)
     place = Tensor(np.zeros((2, 3)), requires_grad=True)
     optimizer = Suspect([place], 0.02, wrong)
-    place.grad = g.copy()
+    place.grad = xp.array(g)
     optimizer.step()
-    return np.abs(place.data + 0.02 * np.sign(g)).max()
+    return np.abs(place.numpy() + 0.02 * np.sign(g)).max()
 
 
 weak = {wrong: weak_test(wrong) for wrong in MISTAKES}
@@ -1149,7 +1155,7 @@ uncorrected = []
 for b2, factor in ((0.999, 3.16), (0.99, 1.0), (0.95, 0.447)):
     place = Tensor(np.zeros(1), requires_grad=True)
     optimizer = Suspect([place], 0.02, "no bias correction", (0.9, b2), 1e-30)
-    place.grad = np.array([-0.5])
+    place.grad = xp.asarray([-0.5])
     optimizer.step()
     uncorrected.append(abs(place.data.item() / 0.02 / factor - 1))
 check("uncorrected_first_step", uncorrected, at_most=2e-3)
@@ -1209,7 +1215,8 @@ def train(make, rate, seed, steps=160, clip=1.0):
             norm = float(clip_grad_norm(optimizer.params, clip)) if clip else 0.0
             optimizer.lr, before = rate(step), optimizer.data.copy()
             optimizer.step()
-            move = np.sqrt(((optimizer.data - before) ** 2).mean()) / optimizer.lr
+            moved = to_numpy(optimizer.data - before)
+            move = np.sqrt((moved**2).mean()) / optimizer.lr
             record.append((loss.item(), norm, move))
     return model, np.array(record).T
 
@@ -1414,9 +1421,9 @@ def train_table(rate, plateau=None, steps=1500, every=50):
         optimizer.lr = rate(step - 1) * (plateau.scale if plateau else 1)
         optimizer.step()
         if step % every == 0:
-            out.append((table_loss(table.data, TEST_PAIRS), optimizer.lr))
+            out.append((table_loss(table.numpy(), TEST_PAIRS), optimizer.lr))
             if plateau:
-                plateau.update(table_loss(table.data, VAL_PAIRS))
+                plateau.update(table_loss(table.numpy(), VAL_PAIRS))
     return np.array(out).T
 
 
@@ -1471,7 +1478,7 @@ for size in (1e-6, 0.5, 10.0, 1000.0):
     g = rng.normal(size=50)
     (leaf,) = leaves_with(g * size / np.linalg.norm(g))
     clip_grad_norm([leaf], 1.0)
-    norms.append((size, np.linalg.norm(leaf.grad)))
+    norms.append((size, np.linalg.norm(to_numpy(leaf.grad))))
 show_table(["norm before", "after clipping at 1"], norms)
 before, after = np.array(norms).T
 check("vanished_stays_vanished", abs(after[0] / 1e-6 - 1), at_most=1e-9)
@@ -1514,7 +1521,7 @@ class RunningNorm:
         self.mean = np.zeros(C)
 
     def __call__(self, x):
-        x = x.data.reshape(-1, x.shape[-1])
+        x = x.numpy().reshape(-1, x.shape[-1])
         self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
         return (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
 
@@ -1532,7 +1539,7 @@ def five_steps(batch_norm=None):
         if batch_norm:
             embeddings = batch_norm(model.wte(idx))  # noqa: F841 - the line in question
         optimizer.step()
-    return optimizer.data
+    return to_numpy(optimizer.data)
 
 
 norm = RunningNorm(32)
@@ -1573,12 +1580,12 @@ def fine_tune(labels, lr, updates, seed):
     for update in range(updates + 1):
         logits = model(rows)[:, -1, :2]  # ids 0 and 1 stand for the two labels
         if update in (0, updates):
-            hits.append((logits.data.argmax(-1) == labels).sum())
+            hits.append((logits.numpy().argmax(-1) == labels).sum())
         if update < updates:
             optimizer.zero_grad()
             F.cross_entropy(logits, labels).backward()
             optimizer.step()
-    return *hits, np.abs(optimizer.data - before).max()
+    return *hits, float(abs(optimizer.data - before).max())
 
 
 labels = np.array([0, 1])

@@ -24,6 +24,7 @@ import numpy as np
 
 from minigpt import data, reference
 from minigpt import functional as F
+from minigpt.backend import to_numpy, xp
 from minigpt.baselines.ngram import NGram
 from minigpt.checkpoint import load_checkpoint
 from minigpt.cost import flops_per_token
@@ -117,6 +118,10 @@ check("unequal_parts_mislead", abs(unequal - 7 / 4), at_least=0.2)
 # weight; the mean length is $(T+1)/2$. (A token far from the ends stands in $T$ windows, once at
 # each place.) It also says why a training loss cannot be set beside a held-out loss that shows
 # each token a long context: they are different averages.
+#
+# In the code, `.numpy()` brings what a model says to NumPy, to be worked on here: the package may
+# compute on a GPU, whose arrays do not turn into NumPy's by themselves. `xp.asarray` is the way
+# back, `to_numpy` the way out for a gradient.
 
 
 # %%
@@ -129,13 +134,13 @@ def cut(ids, starts, T):
 def charges(model, idx, targets):
     """-ln p of each target, in nats. idx, targets (B, T) -> (B, T)."""
     with no_grad():
-        logp = F.log_softmax(model(idx)).data
+        logp = F.log_softmax(model(idx)).numpy()
     return -np.take_along_axis(logp, targets[..., None], -1)[..., 0]
 
 
 tiny = GPT(GPTConfig(5, 6, n_layer=1, n_head=2, n_embd=8), rng, dtype="float64")  # V = 5, T = 6
 for p in tiny.parameters():  # away from its quiet start
-    p.data += 0.3 * rng.normal(size=p.shape)
+    p.data += xp.asarray(0.3 * rng.normal(size=p.shape))
 text = rng.integers(0, 5, 40)
 by_window = charges(tiny, *cut(text, np.arange(34), 6)).mean()  # M = 40 - 6
 c = [[charges(tiny, text[None, i : i + k], text[None, i + 1 : i + k + 1])[0, -1]
@@ -168,7 +173,7 @@ one_by_one = [1.0, 1.0]  # two sequences, one token at a time, and in one produc
 for j, row in enumerate(rows[[17, 99]]):
     for k in range(1, 4):
         with no_grad():
-            one_by_one[j] *= F.softmax(tiny(row[None, :k])).data[0, -1, row[k]]
+            one_by_one[j] *= F.softmax(tiny(row[None, :k])).numpy()[0, -1, row[k]]
 check("likelihood_and_nats", rel_error(-np.log(one_by_one), nats[[17, 99]].sum(1)), at_most=1e-12)
 
 # %% [markdown]
@@ -333,11 +338,11 @@ def set_flat(model, x):
     """Put the numbers x (P,) into the parameters, in their order."""
     ends = np.cumsum([p.size for p in model.parameters()])
     for p, part in zip(model.parameters(), np.split(x, ends[:-1]), strict=True):
-        p.data[...] = part.reshape(p.shape)
+        p.data[...] = xp.asarray(part.reshape(p.shape))
 
 
 def get_flat(model):
-    return np.concatenate([p.data.reshape(-1) for p in model.parameters()])  # (P,)
+    return np.concatenate([p.numpy().reshape(-1) for p in model.parameters()])  # (P,)
 
 
 def loss_and_gradient(model, idx, targets, rng=None):
@@ -346,7 +351,8 @@ def loss_and_gradient(model, idx, targets, rng=None):
         p.grad = None
     loss = F.cross_entropy(model(idx, rng), targets)
     loss.backward()
-    return loss.item(), np.concatenate([p.grad.reshape(-1) for p in model.parameters()])
+    grads = [to_numpy(p.grad).reshape(-1) for p in model.parameters()]
+    return loss.item(), np.concatenate(grads)
 
 
 walker = GPT(GPTConfig(8, 8, n_layer=1, n_head=2, n_embd=12), rng, dtype="float64")
@@ -826,7 +832,8 @@ print(inspect.getsource(Trainer._batches))
 # - The optimizer keeps all parameters in one flat array and updates it in place. The state is
 #   therefore *changed*, not replaced, and saving means copying.
 # - A loss or gradient that is no longer a number stops the run. A checkpoint written after that
-#   would be worthless, and Adam's moments never forget a NaN.
+#   would be worthless, and Adam's moments never forget a NaN. (To read a number from a GPU is to
+#   wait for it. There, `_look` reads those of several steps at once, and before anything is saved.)
 # - It evaluates with windows that overlap by half, and scores the second half of each: every token
 #   has at least $T/2$ tokens of context. By (16.3) the training loss has a mean of $(T+1)/2$.
 
@@ -952,7 +959,7 @@ check("two_parts_vjp", worst, at_most=1e-9)
 config = GPTConfig(8, 8, n_layer=2, n_head=2, n_embd=12)
 deep = GPT(config, np.random.default_rng(1), dtype="float64")
 for p in deep.parameters():
-    p.data += 0.1 * rng.normal(size=p.shape)
+    p.data += xp.asarray(0.1 * rng.normal(size=p.shape))
 idx, targets = cut(texts[0], rng.integers(0, 1990, 12), 8)
 _, whole = loss_and_gradient(deep, idx, targets)
 micro = sum(loss_and_gradient(deep, i, t)[1] / 4
@@ -1424,7 +1431,7 @@ check("cleaned_text_trains_a_worse_model", scores[1] - scores[0], at_least=0.2)
 
 # %%
 untrained = GPT(model_config, np.random.default_rng(0))
-before, after = (m.wte.weight.data for m in (untrained, gpt))  # (V, C) each
+before, after = (m.wte.weight.numpy() for m in (untrained, gpt))  # (V, C) each
 moved = np.linalg.norm(after - before) / np.linalg.norm(before)
 print(f"wte moved by {moved:.1f} times its first length; "
       f"it is {before.size / gpt.num_parameters():.1%} of all parameters")
@@ -1444,7 +1451,7 @@ check("embedding_is_a_parameter",
 # %%
 idx, _ = cut(fresh_text, np.arange(0, 5900, 16), 16)
 with no_grad():
-    p = F.softmax(honest(idx)).data  # (B, T, 12)
+    p = F.softmax(honest(idx)).numpy()  # (B, T, 12)
 charge = -np.log(p[..., 8:]).mean()  # of a first foreign token, after known ones
 print(f"probability of all four foreign tokens together: {p[..., 8:].sum(-1).mean():.1e}; "
       f"charge for one: {charge:.1f} nats, ln 12 = {math.log(12):.1f}")

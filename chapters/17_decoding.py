@@ -24,6 +24,7 @@ import numpy as np
 
 from minigpt import data, reference
 from minigpt import functional as F
+from minigpt.backend import to_numpy, xp
 from minigpt.baselines.ngram import NGram
 from minigpt.cache import KVCache
 from minigpt.decoding import (
@@ -474,6 +475,9 @@ check("unfiltered_it_would_be_seen", wrong, at_least=0.05)
 # A coin that shows heads with 0.6, tossed 100 times: the likeliest outcome is 100 heads, and nobody
 # has ever seen it. Texts of that kind are few, drawn ones are many. So the likeliest text is
 # *untypical*, and nothing about it needs to be good. The first experiment comes back to it.
+#
+# `beams_by_hand` asks a model of the package for logits, and `.numpy()` brings them here. The
+# package may compute on a GPU, whose arrays do not turn into NumPy's by themselves.
 
 # %%
 table = np.log([[0.5, 0.4, 0.1], [0.4, 0.3, 0.3], [0.9, 0.05, 0.05], [1 / 3, 1 / 3, 1 / 3]])
@@ -493,7 +497,7 @@ def beams_by_hand(model, prompt, n, W):
         longer = []
         for total, tokens in best:
             with no_grad():
-                logits = model(np.array([[*prompt, *tokens]])).data[0, -1]
+                logits = model(np.array([[*prompt, *tokens]])).numpy()[0, -1]
             for token, gain in enumerate(np.log(softmax(logits))):
                 longer.append((total + gain, [*tokens, token]))
         best = sorted(longer, key=lambda one: -one[0])[:W]
@@ -506,7 +510,7 @@ def tiny_model(seed, V=4, **options):
     r = np.random.default_rng(seed)
     model = GPT(GPTConfig(V, 12, **settings), r, dtype="float64")
     for p in model.parameters():
-        p.data += 0.4 * r.normal(size=p.shape)
+        p.data += xp.asarray(0.4 * r.normal(size=p.shape))
     return model
 
 
@@ -517,7 +521,7 @@ for seed in range(8):
     every = np.array(np.meshgrid(*[np.arange(4)] * 4, indexing="ij")).reshape(4, -1).T  # (256, 4)
     rows = np.concatenate([np.tile([2, 1], (256, 1)), every], 1)
     with no_grad():
-        logp = F.log_softmax(tiny(rows[:, :-1])).data[:, 1:]
+        logp = F.log_softmax(tiny(rows[:, :-1])).numpy()[:, 1:]
     total = np.take_along_axis(logp, every[..., None], -1).sum((1, 2))  # (17.21)
     for W in (1, 2, 3, 5, 64):
         found.append(beam_search(tiny, [2, 1], 4, W)[0].logprob)
@@ -591,13 +595,13 @@ check("the_likeliest_is_untypical", (drawn.min() - likeliest) / drawn.std(), at_
 
 # %%
 def by_layer_norm(layer, x):
-    d = x - x.mean(-1, keepdims=True)
-    return d / np.sqrt((d * d).mean(-1, keepdims=True) + 1e-5) * layer.weight.data + layer.bias.data
+    w, b, d = layer.weight.numpy(), layer.bias.numpy(), x - x.mean(-1, keepdims=True)
+    return d / np.sqrt((d * d).mean(-1, keepdims=True) + 1e-5) * w + b
 
 
 def by_linear(layer, x, done):
     done["weights"] += 2 * layer.weight.size * x.size // x.shape[-1]  # operations
-    return x @ layer.weight.data + layer.bias.data
+    return x @ layer.weight.numpy() + layer.bias.numpy()
 
 
 def by_mlp(mlp, x, done):
@@ -610,14 +614,14 @@ def by_mlp(mlp, x, done):
 def read_all(model, tokens, done):
     """Read tokens (T,) at once -> logits of the next one (V,), keys and values (L, 2, H, T, D)."""
     T, H = len(tokens), model.config.n_head
-    x, kept = model.wte.weight.data[tokens], []  # (T, C)
+    x, kept = model.wte.weight.numpy()[tokens], []  # (T, C)
     if model.config.position == "learned":
-        x = x + model.wpe.weight.data[:T]
+        x = x + model.wpe.weight.numpy()[:T]
     for block in model.h:
         qkv = by_linear(block.attn.c_attn, by_layer_norm(block.ln_1, x), done)  # (T, 3C)
         q, k, v = qkv.reshape(T, 3, H, -1).transpose(1, 2, 0, 3)  # (H, T, D) each
         if model.config.position == "rope":
-            q, k = (rotary.forward(a)[0] for a in (q, k))
+            q, k = (rotary(Tensor(a)).numpy() for a in (q, k))
         scores = q @ k.swapaxes(1, 2) / math.sqrt(q.shape[-1])  # (H, T, T)
         scores = np.where(np.tri(T, dtype=bool), scores, -np.inf)
         att = np.exp(scores - scores.max(-1, keepdims=True))
@@ -627,7 +631,7 @@ def read_all(model, tokens, done):
         x = x + by_mlp(block.mlp, by_layer_norm(block.ln_2, x), done)
         kept.append([k, v])
     done["weights"] += 2 * model.wte.weight.size * T  # the head, at every position
-    return (by_layer_norm(model.ln_f, x) @ model.wte.weight.data.T)[-1], np.array(kept)
+    return (by_layer_norm(model.ln_f, x) @ model.wte.weight.numpy().T)[-1], np.array(kept)
 
 
 # %% [markdown]
@@ -639,14 +643,14 @@ def read_all(model, tokens, done):
 def read_one(model, token, t, past, done):
     """Read one token at position t -> logits of the next (V,). past: per block [k, v], extended."""
     H = model.config.n_head
-    x = model.wte.weight.data[token]  # (C,)
+    x = model.wte.weight.numpy()[token]  # (C,)
     if model.config.position == "learned":
-        x = x + model.wpe.weight.data[t]
+        x = x + model.wpe.weight.numpy()[t]
     for block, kv in zip(model.h, past, strict=True):
         qkv = by_linear(block.attn.c_attn, by_layer_norm(block.ln_1, x), done)  # (3C,)
         q, k, v = qkv.reshape(3, H, 1, -1)  # (H, 1, D) each
         if model.config.position == "rope":
-            q, k = (rotary.forward(a, start=t)[0] for a in (q, k))
+            q, k = (rotary(Tensor(a), start=t).numpy() for a in (q, k))
         kv[0] = np.concatenate([kv[0], k], 1)  # (H, T, D): the new key behind the old ones
         kv[1] = np.concatenate([kv[1], v], 1)
         scores = (kv[0] @ q.swapaxes(1, 2))[..., 0] / math.sqrt(q.shape[-1])  # (H, T)
@@ -657,7 +661,7 @@ def read_one(model, token, t, past, done):
         x = x + by_linear(block.attn.c_proj, out, done)
         x = x + by_mlp(block.mlp, by_layer_norm(block.ln_2, x), done)
     done["weights"] += 2 * model.wte.weight.size
-    return by_layer_norm(model.ln_f, x) @ model.wte.weight.data.T
+    return by_layer_norm(model.ln_f, x) @ model.wte.weight.numpy().T
 
 
 # %%
@@ -678,7 +682,7 @@ for position in ("learned", "rope"):
         moves += [rel_error(kv[:, i], whole[:, i, :, : t + 1]) for i in (0, 1)]
         cached = read_one(model, text[t], t, past, done)
         with no_grad():
-            package = model(text[None, : t + 1]).data[0, -1]
+            package = model(text[None, : t + 1]).numpy()[0, -1]
         errors.append([rel_error(cached, logits), rel_error(logits, package)])
     other = np.append(text[:-1], (text[-1] + 1) % 7)  # another last token: its key must move
     new.append(rel_error(read_all(model, other, done)[1][..., -1, :], whole[..., -1, :]))
@@ -738,12 +742,11 @@ show_table(["relative error of a cache", "within the window", "8 tokens beyond i
 check("within_the_window_all_are_exact", [row[1] for row in rows], at_most=1e-12)
 check("one_rotary_block_may_slide", rows[2][2], at_most=1e-12)
 check("all_others_may_not", [rows[i][2] for i in (0, 1, 3)], at_least=1e-3)
-q, k = rng.normal(size=(2, 1, 8))
-turned = [(rotary.forward(q, start=9 + s)[0] * rotary.forward(k, start=4 + s)[0]).sum()
-          for s in (0, 1, 50)]
+q, k = map(Tensor, rng.normal(size=(2, 1, 8)))
+turned = [(rotary(q, start=9 + s) * rotary(k, start=4 + s)).sum().item() for s in (0, 1, 50)]
 check("rotations_know_distances_only", rel_error(turned, turned[:1] * 3), at_most=1e-12)
-wpe = tiny_model(2).wpe.weight.data
-moved = [tiny_model(2).wte.weight.data[1] + wpe[j] for j in (5, 4)]
+wpe = tiny_model(2).wpe.weight.numpy()
+moved = [tiny_model(2).wte.weight.numpy()[1] + wpe[j] for j in (5, 4)]
 check("a_slide_moves_every_input", rel_error(moved[1] - moved[0], wpe[4] - wpe[5]), at_most=1e-12)
 
 # %% [markdown]
@@ -804,9 +807,9 @@ for G in (1, 2, 4):
     llama = Llama(config, rng, dtype="float64")
     remembering, idx = Remembering(llama), rng.integers(0, 9, (1, 11))
     for T in range(1, 12):
-        out = remembering(idx[:, :T]).data[:, -1]
+        out = remembering(idx[:, :T])[:, -1]
         with no_grad():
-            errors.append(max(0, rel_error(out, llama(idx[:, :T]).data[:, -1]) - 1e-12))
+            errors.append(max(0, rel_error(out, llama(idx[:, :T])[:, -1]) - 1e-12))
     held = sum(p.k.data.nbytes + p.v.data.nbytes for p in remembering.past)
     print(f"G = {G}: {held:,} bytes for 11 tokens")
     errors.append(held - 2 * 2 * 11 * 32 // G * 8)
@@ -996,7 +999,7 @@ for position in ("learned", "sinusoid", "rope", "alibi", "none"):
             for layer in cache.kv:  # (2, rows, H, room, D)
                 layer[:, 1, :, 1:5] = layer[:, 2, :, 3:5] = 1e6
         with no_grad():
-            whole = [model(text[None]).data[0, -1] for text in texts]
+            whole = [model(text[None]).numpy()[0, -1] for text in texts]
         worst.append(np.abs(found - whole).max())
         if step < 7:
             texts = [np.append(text, rng.integers(0, 9)) for text in texts]
@@ -1039,6 +1042,7 @@ print(inspect.getsource(next_logits))
 
 # %%
 y, onehot = np.array([0, 3, 3, 5, 1]), np.eye(6)[[0, 3, 3, 5, 1]]
+picked = Tensor(onehot)
 
 
 def log_prob_by_hand(z, t):
@@ -1062,8 +1066,8 @@ def analytic(z, t):
 
 arrays = {"z": 2 * rng.normal(size=(5, 6)), "t": rng.uniform(0.4, 2.5, (5, 1))}
 worst = witnesses(
-    log_prob_by_hand, lambda z, t: (F.log_softmax(z / t) * onehot).sum(axis=-1),
-    lambda z, t: (reference.log_softmax(z / t) * onehot).sum(axis=-1), arrays, analytic=analytic,
+    log_prob_by_hand, lambda z, t: (F.log_softmax(z / t) * picked).sum(axis=-1),
+    lambda z, t: (reference.log_softmax(z / t) * picked).sum(axis=-1), arrays, analytic=analytic,
 )
 check("log_prob_vjp", worst, at_most=1e-9)
 
@@ -1109,26 +1113,26 @@ def gradient_of(weights, t=t):
         p.grad = None
     logq = F.log_softmax(model(prompt)[:, -1] / t)  # (1, V)
     logq.backward(np.asarray(weights)[None])
-    return np.concatenate([p.grad.reshape(-1) for p in model.parameters()])
+    return np.concatenate([to_numpy(p.grad).reshape(-1) for p in model.parameters()])
 
 
 def mean_reward(moved, x):
     """E_q R with x (P,) + moved in the parameters."""
     ends = np.cumsum([p.size for p in model.parameters()])[:-1]
     for p, part in zip(model.parameters(), np.split(x + moved, ends), strict=True):
-        p.data[...] = part.reshape(p.shape)
+        p.data[...] = xp.asarray(part.reshape(p.shape))
     with no_grad():
-        return float(F.softmax(model(prompt)[:, -1] / t).data[0] @ R)
+        return float(F.softmax(model(prompt)[:, -1] / t).numpy()[0] @ R)
 
 
 # %%
 with no_grad():
-    z = model(prompt).data[0, -1]
+    z = model(prompt).numpy()[0, -1]
 q = softmax(z / t)
 one = gradient_of(np.eye(7)[0])
 check("score_has_mean_zero", np.linalg.norm(gradient_of(q)) / np.linalg.norm(one), at_most=1e-12)
 policy, shifted = gradient_of(q * R), gradient_of(q * (R - 5.0))
-x = np.concatenate([p.data.reshape(-1) for p in model.parameters()])
+x = np.concatenate([p.numpy().reshape(-1) for p in model.parameters()])
 errors = []
 for _ in range(5):
     d = rng.normal(size=len(x)) / len(x) ** 0.5
@@ -1191,7 +1195,7 @@ check("three_mistakes_are_found", [row[1] for row in rows[1:]], at_least=0.02)
 check("at_one_two_are_not", [row[2] for row in rows[1:3]], at_most=1e-9)
 leaf = Tensor(z[0], requires_grad=True)
 F.log_softmax(leaf).backward(softmax(z[0]))
-check("the_cotangent_q_sees_nothing", np.abs(leaf.grad), at_most=1e-15)
+check("the_cotangent_q_sees_nothing", abs(leaf.grad), at_most=1e-15)
 
 # %% [markdown]
 # ## Experiment
@@ -1315,7 +1319,7 @@ def measured(rows):
     """Texts (ROWS, LENGTH) -> nats of the model and of the judge, distinct-2, repeated 4-grams."""
     whole = np.concatenate([np.tile(NEWLINE, (len(rows), 1)), rows], 1)  # (ROWS, LENGTH + 1)
     with no_grad():
-        logp = F.log_softmax(gpt(whole[:, :-1])).data
+        logp = F.log_softmax(gpt(whole[:, :-1])).numpy()
     own = -np.take_along_axis(logp, rows[..., None], -1).mean()
     judged = np.mean([judge.nats(row)[1:].mean() for row in whole])
     repeated = np.mean([repetition_rate(row.tolist(), 4) for row in rows])
@@ -1419,7 +1423,7 @@ nats, rows, H = {}, [], {}
 for name, continued in texts.items():
     whole = np.concatenate([prompts, continued], 1)
     with no_grad():
-        logp = F.log_softmax(gpt(whole[:, :-1])).data
+        logp = F.log_softmax(gpt(whole[:, :-1])).numpy()
     H[name] = -(np.exp(logp) * logp).sum(-1)[:, 5:].mean()  # the model's entropy along the text
     nats[name] = -np.take_along_axis(logp, whole[:, 1:, None], -1)[:, 5:, 0]  # (16, 60)
     again = np.mean([repetition_rate(row.tolist(), 4) for row in continued])
@@ -1660,7 +1664,7 @@ check("the_right_probabilities", np.abs(right - [0.21856, 0.29503, 0.48641]), at
 # %%
 true = np.stack([test_ids[i : i + 60] for i in starts])  # (20, 60)
 with no_grad():
-    out = gpt(true).data  # (B, T, V)
+    out = gpt(true).numpy()  # (B, T, V)
 guesses = out.argmax(-1)[:, 9:-1]  # of tokens 10 to 59, each after the true ones
 written = generate(gpt, true[:, :10], 50, rng=rng, temperature=0)
 written = np.stack(list(written), 1)  # (20, 50), each after those written before

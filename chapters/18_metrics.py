@@ -1275,8 +1275,8 @@ for _ in range(400):
     F.cross_entropy(Tensor(z) * ops.exp(-tau), y).backward()
     tau.data = tau.data - 1.0 * tau.grad
 best = m.best_temperature(z, y)
-print(f"descent: T = {math.exp(tau.data):.10f}, halving: T = {best:.10f}")
-check("descent_finds_the_same", abs(math.exp(tau.data) / best - 1), at_most=1e-9)
+print(f"descent: T = {math.exp(tau.item()):.10f}, halving: T = {best:.10f}")
+check("descent_finds_the_same", abs(math.exp(tau.item()) / best - 1), at_most=1e-9)
 again = m.best_temperature(z / best, y)
 check("scaled_once_is_enough", abs(again - 1), at_most=1e-12)
 before, after = (np.argsort(x, 1) for x in (z, z / best))
@@ -1350,6 +1350,9 @@ check("three_do_not", [abs(row[2] / best - 1) for row in rows[2:]], at_least=0.5
 # will be **too sure**, $T>1$. One number will mend the over-fitted GPT. The 7-gram it will mend
 # only partly: its confidence is wrong in different ways where it has counted much and where it has
 # counted little.
+#
+# All measures take NumPy arrays. A GPT's logits come out by `.numpy()`, since the package may
+# compute on a GPU, whose arrays do not turn into NumPy's by themselves.
 
 
 # %%
@@ -1380,7 +1383,7 @@ def gpt_logits(model, ids):
     starts = np.arange(0, len(ids) - 1, T // 2)
     with no_grad():
         for some in np.array_split(starts, 10):
-            out.append(model(padded[some[:, None] + np.arange(T)]).data)  # (B, T, V)
+            out.append(model(padded[some[:, None] + np.arange(T)]).numpy())  # (B, T, V)
     z = np.concatenate(out).astype(float)
     first, rest = z[0, : T // 2], z[:, T // 2 :].reshape(-1, V)
     return np.concatenate([first, rest])[: len(ids) - 1]
@@ -1402,7 +1405,7 @@ labels = [ids[1:] for ids in held]
 models = {"GPT, fresh text": [gpt_logits(fresh, ids) for ids in held],
           "GPT, over-fitted": [gpt_logits(overfit, ids) for ids in held],
           "7-gram": [gram_logits(grams, ids) for ids in held]}
-one = fresh(held[1][None, 16:48]).data[0]  # the second window, by itself
+one = fresh(held[1][None, 16:48]).numpy()[0]  # the second window, by itself
 check("logits_at_their_places",
       [rel_error(models["GPT, fresh text"][1][32:48], one[16:].astype(float)),
        np.abs(-models["7-gram"][1][range(5000), labels[1]] - grams.nats(held[1])[1:]).max()],
@@ -1444,7 +1447,7 @@ check("gain_in_nats", [a_over[4] - b_over[4], a_gram[4] - b_gram[4] - 0.05], at_
 # %% [markdown]
 # As predicted, in all three. The first GPT's ECE is its noise floor: there is nothing to mend, and
 # the temperature has next to nothing to gain, as (18.37) said. That does not make it a good model.
-# It knows little, and *knows how little*. The over-fitted GPT claims 30 % and gets 25 %, and one
+# It knows little, and *knows how little*. The over-fitted GPT claims 30 % and gets 24 %, and one
 # number more than halves its error. The 7-gram is the best of the three and the least honest. A
 # temperature takes a sixth of a nat off its charge, and then it is too *modest*. Why? It was too
 # sure by different amounts in different places:
@@ -1521,7 +1524,7 @@ T = 32
 starts = np.arange(0, len(val_ids) - T - 1, T)
 rows = val_ids[starts[:, None] + np.arange(T + 1)]  # (B, T + 1), no character twice
 with no_grad():
-    logp = F.log_softmax(fresh(rows[:, :T])).data
+    logp = F.log_softmax(fresh(rows[:, :T])).numpy()
 gpt_nats = -np.take_along_axis(logp, rows[:, 1:, None], -1)[..., 0].astype(float)  # (B, T)
 by_order = grams.nats_by_order(val_ids)  # (7, n)
 order = np.minimum(np.arange(T) + 2, 7)  # with t + 1 characters of context

@@ -29,6 +29,7 @@ from safetensors.numpy import save as library_save
 
 from minigpt import data, reference, weights
 from minigpt import functional as F
+from minigpt.backend import to_numpy, xp
 from minigpt.download import cache_folder
 from minigpt.drawing import (
     BLUE,
@@ -156,7 +157,8 @@ for n_in, n_out in ((3, 5), (4, 4), (6, 2)):
     by_index = [[sum(row[i] * W[i, j] for i in range(n_in)) + b[j] for j in range(n_out)]
                       for row in x]
     linear = np.array([A @ row + b for row in x])  # PyTorch's way
-    errors += [rel_error(linear, by_index), rel_error(F.linear(Tensor(x), W, b), linear)]
+    errors += [rel_error(linear, by_index),
+               rel_error(F.linear(Tensor(x), Tensor(W), Tensor(b)), linear)]
 check("conv_is_a_linear_transposed", errors, at_most=1e-12)
 
 # %%
@@ -208,6 +210,10 @@ check("no_statistic_notices", [rel_error(np.sort(turned.reshape(-1)), np.sort(W[
 #
 # Last, **the number of heads is in no shape at all.** Every $H$ that divides $C$ fits all arrays.
 # It stands in `config.json` alone, and so do $\varepsilon$ and which GELU it was.
+#
+# A file's arrays are NumPy's. The package may compute on a GPU, and a GPU's arrays do not turn into
+# NumPy's by themselves: `.numpy()` brings a Tensor's data here, `to_numpy` a gradient, and
+# `xp.asarray` takes an array there.
 
 
 # %%
@@ -246,7 +252,8 @@ check("swapped_scores_are_transposed", rel_error(swapped, S.transpose(0, 2, 1)),
 
 def heads_then_projection(qkv, proj, H):
     """Causal attention on packed columns (T, 3C), and then c_proj (C, C)."""
-    return F.linear(reference.causal_self_attention(Tensor(qkv[None]), n_head=H), proj).data[0]
+    att = reference.causal_self_attention(Tensor(qkv[None]), n_head=H)
+    return F.linear(att, Tensor(proj)).numpy()[0]
 
 
 out, total = heads_then_projection(qkv, proj, H), 0
@@ -299,7 +306,7 @@ def tanh_gelu(x, a=0.044715):
 
 
 def exact_gelu(x):
-    return 0.5 * x * (1 + erf(x / math.sqrt(2)))
+    return 0.5 * x * (1 + to_numpy(erf(xp.asarray(x / math.sqrt(2)))))
 
 
 grid, a0 = np.linspace(-8, 8, 160_001), 2 / (3 * math.pi) - 1 / 6
@@ -361,7 +368,8 @@ x, w, b = rng.normal(size=(50, 16)), rng.normal(size=16), np.zeros(16)
 errors, left = [], []
 for size, other in ((1.0, 1e-12), (0.1, 1e-6), (0.03, 1e-12), (0.03, 2e-5)):
     rows = size * x
-    ours, theirs = (F.layer_norm(Tensor(rows), w, b, eps=eps).data for eps in (1e-5, other))
+    ours, theirs = (F.layer_norm(Tensor(rows), Tensor(w), Tensor(b), eps=eps).numpy()
+                    for eps in (1e-5, other))
     v = rows.var(-1, keepdims=True)
     errors.append(rel_error(theirs, ours * np.sqrt((v + 1e-5) / (v + other))))
     first_order = ours * (1 + (1e-5 - other) / (2 * v))
@@ -369,8 +377,8 @@ for size, other in ((1.0, 1e-12), (0.1, 1e-6), (0.03, 1e-12), (0.03, 2e-5)):
 check("another_epsilon", errors, at_most=1e-12)
 check("epsilon_to_first_order", left, at_most=1)  # what is left, in units of eps^2 / v^2
 fresh = GPT(GPTConfig(300, 64, n_layer=1, n_head=4, n_embd=192), rng, dtype="float64")
-stream = fresh.wte.weight.data[rng.integers(0, 300, 64)] + fresh.wpe.weight.data
-ours, theirs = (F.layer_norm(Tensor(stream), np.ones(192), np.zeros(192), eps=eps).data
+stream = fresh.wte(rng.integers(0, 300, 64)) + fresh.wpe.weight
+ours, theirs = (F.layer_norm(stream, xp.ones(192), xp.zeros(192), eps=eps).numpy()
                 for eps in (1e-5, 1e-12))
 check("in_a_fresh_stream", abs(np.mean(theirs / ours - 1) / 0.00625 - 1), at_most=0.05)
 
@@ -401,7 +409,7 @@ check("in_a_fresh_stream", abs(np.mean(theirs / ours - 1) / 0.00625 - 1), at_mos
 config = GPTConfig(11, 6, n_layer=1, n_head=2, n_embd=8)
 tied = GPT(config, np.random.default_rng(4), dtype="float64")
 for p in tied.parameters():
-    p.data += 0.4 * rng.normal(size=p.shape)
+    p.data += xp.asarray(0.4 * rng.normal(size=p.shape))
 untied = GPT(replace(config, tied=False), np.random.default_rng(5), dtype="float64")
 untied.load_arrays({name: p.data for name, p in tied.named_parameters()}
                    | {"lm_head.weight": tied.wte.weight.data})
@@ -411,16 +419,16 @@ for model in (tied, untied):
     loss = F.cross_entropy(model(idx), targets)
     loss.backward()
     losses.append(loss.item())
-inside, outside = untied.wte.weight.grad, untied.lm_head.weight.grad
+inside, outside = (to_numpy(table.weight.grad) for table in (untied.wte, untied.lm_head))
 check("tied_gradient_is_a_sum", rel_error(tied.wte.weight.grad, inside + outside), at_most=1e-12)
 check("untied_computes_the_same", abs(losses[0] - losses[1]), at_most=1e-12)
-scale = np.abs(tied.wte.weight.grad).max()
+scale = np.abs(to_numpy(tied.wte.weight.grad)).max()
 check("rows_of_the_head_sum_to_zero", np.abs(outside.sum(0)) / scale, at_most=1e-12)
 absent = [v for v in range(11) if v not in idx]
 check("embedding_part_only_where_a_token_occurs", np.abs(inside[absent]) / scale, at_most=0)
 check("head_part_everywhere", np.abs(outside).max(1) / scale, at_least=1e-3)
-moved = [p - 0.5 * g for p, g in ((untied.wte.weight.data, inside),
-                                  (untied.lm_head.weight.data, outside))]
+moved = [p - 0.5 * g for p, g in ((untied.wte.weight.numpy(), inside),
+                                  (untied.lm_head.weight.numpy(), outside))]
 check("one_step_parts_the_tables", rel_error(*moved), at_least=0.05)
 
 # %% [markdown]
@@ -770,7 +778,7 @@ print("a wrong index:", said)
 total = index["metadata"]["total_size"]
 check("bytes_of_shards", [abs(sum(map(len, files)) - sum(heads) - total), abs(total - sum(sizes))],
       at_most=0)
-check("shards_are_the_same_model", [np.abs(p.data - q.data).max() for p, q in
+check("shards_are_the_same_model", [np.abs(p.numpy() - q.numpy()).max() for p, q in
       zip(whole.parameters(), dealt.parameters(), strict=True)], at_most=0)
 check("a_wrong_index_is_refused", len(said), at_least=20)
 
@@ -859,7 +867,7 @@ def rope_halves(x):
 
 q, k = rng.normal(size=(2, 9, 8))
 order = np.concatenate([np.arange(0, 8, 2), np.arange(1, 8, 2)])
-pairs = [rotary(Tensor(x)).data for x in (q, k)]
+pairs = [rotary(Tensor(x)).numpy() for x in (q, k)]
 halves = [rope_halves(x[:, order]) for x in (q, k)]
 check("halves_of_permuted_channels_are_pairs",
       [rel_error(h, p[:, order]) for h, p in zip(halves, pairs, strict=True)], at_most=1e-12)
@@ -901,7 +909,7 @@ print(f"{len(w)} arrays:", *list(w)[:4], "...")
 check("names_and_shapes_of_the_recorded_file", len(set(expected.items()) ^ set(formula.items())),
       at_most=0)
 model = read_gpt2(RECORDED)
-check("the_package_holds_the_same_numbers", [np.abs(p.data - w[name]).max()
+check("the_package_holds_the_same_numbers", [np.abs(p.numpy() - w[name]).max()
       for name, p in model.named_parameters()], at_most=0)
 
 # %% [markdown]
@@ -968,7 +976,7 @@ with np.load(RECORDED / "expected.npz") as file:
     record = dict(file)
 by_hand = gpt2_by_hand(w, record["idx"], H=3)
 with no_grad():
-    package = model(record["idx"]).data
+    package = model(record["idx"]).numpy()
 error = np.abs(by_hand - record["logits"]).max()
 print(f"logits {record['logits'].shape} of transformers, up to {record['logits'].max():.1f}: "
       f"by hand within {error:.1e}, package within {np.abs(package - record['logits']).max():.1e}")
@@ -1036,7 +1044,7 @@ check("what_would_change_the_result_is_refused",
 bare = {k.removeprefix("transformer."): a for k, a in library.items()}
 extra = {"h.0.attn.bias": np.ones((1, 1, 16, 16)), "lm_head.weight": bare["wte.weight"]}
 same = refusal({}, lambda a: bare | extra)
-check("masks_and_a_copied_head_change_nothing", [np.abs(p.data - q.data).max() for p, q in
+check("masks_and_a_copied_head_change_nothing", [np.abs(p.numpy() - q.numpy()).max() for p, q in
       zip(same.parameters(), model.parameters(), strict=True)], at_most=0)
 with no_grad():
     own = refusal({}, lambda a: bare | {"lm_head.weight": 2 * bare["wte.weight"]})(record["idx"])
@@ -1051,7 +1059,7 @@ rows_of_heads = []
 for H in (1, 2, 3, 4, 6, 12):
     with no_grad():
         other = refusal({"n_head": H})
-        logits = other(record["idx"]).data
+        logits = other(record["idx"])
     rows_of_heads.append([H, other.num_parameters(), rel_error(logits, record["logits"])])
 show_table(["heads", "parameters", "relative error of the logits"], rows_of_heads)
 check("every_divisor_of_c_loads", len({row[1] for row in rows_of_heads}) - 1, at_most=0)
@@ -1120,7 +1128,7 @@ def llama_from_file(m):
 llama, size = llama_from_file(m)
 idx = rng.integers(0, V, T)
 with no_grad():
-    theirs = llama(idx[None]).data[0]
+    theirs = llama(idx[None]).numpy()[0]
 P_llama = llama_count(V, C, L, K, H, HIDDEN, tied=True)
 published = 28 + 4 * (llama_count(512, 64, 5, 4, 8, 172, True) + 2 * 512 * 4)
 print(f"{size:,} bytes; the published stories260K: {published:,}")
@@ -1131,7 +1139,7 @@ check("heads_of_a_group_stand_together",
       rel_error(llama_by_hand(m, idx, head_of=lambda h: h % K), theirs), at_least=0.05)
 exchanged = m | {"w1": m["w3"], "w3": m["w1"]}
 with no_grad():
-    silently = llama_from_file(exchanged)[0](idx[None]).data[0]
+    silently = llama_from_file(exchanged)[0](idx[None]).numpy()[0]
 check("gate_and_value_exchanged_load_too", rel_error(silently, theirs), at_least=0.05)
 
 # %% [markdown]
@@ -1202,7 +1210,7 @@ for name, p in model.named_parameters():
     u = rng.normal(size=p.shape)
     slope = loss_by_hand(w | {name: w[name] + 1e-30j * u}).imag / 1e-30
     size = np.abs(recorded[name]).max()
-    rows.append([name, np.abs(p.grad - recorded[name]).max() / size,
+    rows.append([name, np.abs(to_numpy(p.grad) - recorded[name]).max() / size,
                  abs((recorded[name] * u).sum() - slope) / np.linalg.norm(recorded[name])])
 show_table(["array", "package against reference", "by hand (complex step)"],
            [rows[0], *rows[4:8], rows[-1]])
@@ -1219,7 +1227,7 @@ check("complex_step_through_the_network", [row[2] for row in rows], at_most=1e-9
 two_tables = GPT(replace(model.config, tied=False), np.random.default_rng(0), dtype="float64")
 two_tables.load_arrays(w | {"lm_head.weight": w["wte.weight"]})
 F.cross_entropy(two_tables(record["idx"]), record["targets"]).backward()
-G_in, G_out = two_tables.wte.weight.grad, two_tables.lm_head.weight.grad
+G_in, G_out = (to_numpy(t.weight.grad) for t in (two_tables.wte, two_tables.lm_head))
 both = recorded["wte.weight"]
 print(f"lengths: embedding's part {np.linalg.norm(G_in):.3f}, head's {np.linalg.norm(G_out):.3f}, "
       f"together {np.linalg.norm(both):.3f}")
@@ -1295,37 +1303,43 @@ def trace_of(model, idx):
             x = x + block.mlp(block.ln_2(x))
             seen.append(x)
         x = model.ln_f(x)
-        return [t.data for t in (*seen, x, F.linear(x, model.lm_head.weight.T))]
+        return [t.numpy() for t in (*seen, x, F.linear(x, model.lm_head.weight.T))]
 
 
 # %%
 single = in_float32(model)
 F.cross_entropy(single(record["idx"]), record["targets"]).backward()
-gradient_errors = {name: np.abs(p.grad - recorded[name]).max() / np.abs(recorded[name]).max()
-                   for name, p in single.named_parameters()}
+
+
+def gradient_errors(model):
+    """Name -> the largest error of a gradient, in units of its largest number."""
+    return {name: np.abs(to_numpy(p.grad) - recorded[name]).max() / np.abs(recorded[name]).max()
+            for name, p in model.named_parameters()}
+
+
 with no_grad():
-    logits = [m(record["idx"]).data for m in (model, single)]
+    logits = [m(record["idx"]).numpy() for m in (model, single)]
 print(f"logits: float64 within {np.abs(logits[0] - record['logits']).max():.1e}, "
       f"float32 within {np.abs(logits[1] - record['logits']).max():.1e}")
 check("logits_in_float64", np.abs(logits[0] - record["logits"]), at_most=1e-9)
 check("logits_in_float32", np.abs(logits[1] - record["logits"]), at_most=1e-4)
-check("gradients_in_float32", [*gradient_errors.values()], at_most=1e-4)
+check("gradients_in_float32", [*gradient_errors(single).values()], at_most=1e-4)
 
 # %%
 config = GPTConfig(97, 32, n_layer=12, n_head=4, n_embd=64)
 deep = GPT(config, np.random.default_rng(8))
 for p in deep.parameters():
-    p.data += (0.1 * rng.normal(size=p.shape)).astype(np.float32)
+    p.data += xp.asarray((0.1 * rng.normal(size=p.shape)).astype(np.float32))
 idx = rng.integers(0, 97, (2, 32))
 exact = []
-gpt2_by_hand({name: p.data.astype(float) for name, p in deep.named_parameters()}, idx, H=4,
+gpt2_by_hand({name: p.numpy().astype(float) for name, p in deep.named_parameters()}, idx, H=4,
              trace=exact)
 wide = GPT(config, np.random.default_rng(0), dtype="float64")
 wide.load_arrays({name: p.data for name, p in deep.named_parameters()})
 errors = {kind: [rel_error(a, b) for a, b in zip(trace_of(m, idx), exact, strict=True)]
           for kind, m in (("float32", deep), ("float64", wide))}
 with no_grad():
-    check("trace_is_the_model", np.abs(trace_of(deep, idx)[-1] - deep(idx).data), at_most=0)
+    check("trace_is_the_model", np.abs(trace_of(deep, idx)[-1] - deep(idx).numpy()), at_most=0)
 check("every_place_in_float32", errors["float32"], at_most=1e-5)
 check("every_place_in_float64", errors["float64"], at_most=1e-13)
 check("rounding_grows_with_depth", errors["float32"][-1] / errors["float32"][1], at_least=1.5)
@@ -1344,12 +1358,10 @@ left.set(xlabel="place in the network (after block ...)", ylim=(1e-17, 3e-4),
 left.set_title("12 blocks: rounding grows slowly", size=12)
 kinds = ("wte", "wpe", "ln", "attn", "mlp")
 for y, kind in enumerate(kinds):
-    chosen = [e for name, e in gradient_errors.items() if kind in name]
-    right.semilogx(chosen, np.full(len(chosen), y), "o", color=BLUE, ms=6, alpha=0.6)
-    chosen = [np.abs(p.grad - recorded[name]).max() / np.abs(recorded[name]).max()
-              for name, p in model.named_parameters() if kind in name]
-    right.semilogx(np.maximum(chosen, 1e-17), np.full(len(chosen), y), "o", color=GREEN, ms=6,
-                   alpha=0.6)
+    for network, colour in ((single, BLUE), (model, GREEN)):
+        chosen = [e for name, e in gradient_errors(network).items() if kind in name]
+        right.semilogx(np.maximum(chosen, 1e-17), np.full(len(chosen), y), "o", color=colour, ms=6,
+                       alpha=0.6)
 right.axvline(1e-5, color=RED, ls="--", lw=1.5)
 right.set_yticks(range(5), kinds)
 right.set(xlabel="largest difference / largest value", ylim=(4.6, -0.6), xlim=(1e-17, 3e-4))
@@ -1377,13 +1389,13 @@ for changes in ({}, {"tied": False}, {"bias": False}, {"n_layer": 11}):
         first = GPT(replace(GPTConfig(31, 9, n_layer=2, n_head=3, n_embd=12), **changes),
                     np.random.default_rng(2), dtype)
         for p in first.parameters():
-            p.data += rng.normal(size=p.shape).astype(p.dtype)
+            p.data += xp.asarray(rng.normal(size=p.shape).astype(p.dtype))
         with tempfile.TemporaryDirectory() as folder:
             write_gpt2(first, Path(folder, "a"))
             back = read_gpt2(Path(folder, "a"))
             write_gpt2(back, Path(folder, "b"))
             files = [Path(folder, k, "model.safetensors").read_bytes() for k in "ab"]
-        differ = sum(p.data.tobytes() != q.data.tobytes() or p.dtype != q.dtype for p, q in
+        differ = sum(p.numpy().tobytes() != q.numpy().tobytes() or p.dtype != q.dtype for p, q in
                      zip(first.parameters(), back.parameters(), strict=True))
         rows.append([f"{changes or 'as it is'}, {dtype}", len(files[0]), differ,
                      int(files[0] != files[1] or first.config != back.config)])
@@ -1482,7 +1494,7 @@ for name, (changed, options) in MISTAKES.items():
     other, loss = judged(changed, **options)
     effects[name] = (rel_error(other, logp), loss - honest)
 with no_grad():
-    rounding = rel_error(F.log_softmax(trained(windows[:, :-1])).data, logp)
+    rounding = rel_error(F.log_softmax(trained(windows[:, :-1])), logp)
 show_table(["mistake", "relative error of log p", "nats per character more"],
            [[name, *effect] for name, effect in effects.items()])
 print(f"right: {honest:.4f} nats per character; float32 instead of float64: {rounding:.1e}")
@@ -1555,7 +1567,7 @@ def with_your_gpt2(folder):
           f"{count(c.n_embd, c.n_layer, c.vocab_size, c.block_size):,} if the head is tied")
     ids = tokens.encode("The capital of France is Paris, and the capital of Italy is")
     with no_grad():
-        logp = F.log_softmax(mine(ids[None, :-1])).data[0]
+        logp = F.log_softmax(mine(ids[None, :-1])).numpy()[0]
     print(f"{-logp[np.arange(len(ids) - 1), ids[1:]].mean():.2f} nats per token; it goes on:")
     more = [int(t[0]) for t in generate(mine, ids[None], 12, rng=rng, temperature=0)]
     print(tokens.decode([*ids, *more]))

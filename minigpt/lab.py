@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minigpt.backend import to_numpy
+from minigpt.backend import on_host, to_numpy
 from minigpt.tensor import Tensor
 from minigpt.witness import central_differences, complex_step, rel_error
 
@@ -42,6 +42,16 @@ def check(
     if not holds:
         raise CheckFailed(f"check {name!r}: {worst:.3g} is not {sign} {bound:g}")
     print(f"check {name}: {worst:.3g} {sign} {bound:g}")
+
+
+def numpy_only(why: str, *names: str) -> bool:
+    """Whether arrays are NumPy's. If not, print why these checks, which are of NumPy, do not run.
+
+    tools/chapters.py run takes the printed lines for an answer, on other backends alone.
+    """
+    for name in () if on_host else names:
+        print(f"check {name}: not run: {why}")
+    return on_host
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -76,6 +76,16 @@ def test_each_gap_is_named(tmp_path, change, message):
         raise AssertionError("\n".join(found))
 
 
+def test_a_check_of_numpy_alone_is_left_out_on_other_backends_and_nowhere_else(tmp_path):
+    printed = PRINTED.splitlines()[0] + "\ncheck effect: not run: the backend is strict\n"
+    chapter = read_chapter(write(tmp_path, printed=printed))
+    assert problems(chapter, on_numpy=False) == []
+    assert problems(chapter) == ["99_tiny: check 'effect' has not run: build the chapter again"]
+    assert coverage_table([chapter]).split()[-2:] == ["2", "1"]  # of two, one has passed
+    silent = read_chapter(write(tmp_path, printed=PRINTED.splitlines()[0] + "\n"))
+    assert problems(silent, on_numpy=False) == problems(chapter)
+
+
 @pytest.mark.parametrize("content", ["not json", "{}", '{"cells": []}'])
 def test_a_file_that_is_no_chapter_is_named(tmp_path, content):
     (tmp_path / "99_tiny.ipynb").write_text(content)

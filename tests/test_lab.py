@@ -41,6 +41,14 @@ def test_check_wants_one_bound_and_a_value(value, bounds):
         lab.check("claim", value, **bounds)
 
 
+@pytest.mark.parametrize("on_host", [True, False])
+def test_checks_of_numpy_alone_say_why_they_do_not_run(on_host, monkeypatch, capsys):
+    monkeypatch.setattr(lab, "on_host", on_host)
+    assert lab.numpy_only("no pages here", "faults", "pages") is on_host
+    lines = ["check faults: not run: no pages here", "check pages: not run: no pages here"]
+    assert capsys.readouterr().out.splitlines() == ([] if on_host else lines)
+
+
 def test_rel_error():
     assert lab.rel_error([1.0, 4.0], [1.0, 5.0]) == 0.2
     assert lab.rel_error([0.0], [0.0]) == 0.0

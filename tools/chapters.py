@@ -33,6 +33,7 @@ except ModuleNotFoundError as error:
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a script sees its own folder only
 
+from minigpt.backend import on_host  # noqa: E402
 from minigpt.coverage import problems, read_chapter  # noqa: E402
 from tools import exercises  # noqa: E402
 from tools.contents import contents  # noqa: E402
@@ -116,7 +117,7 @@ def run(paths: list[Path]) -> int:
                 continue
             copy = Path(folder, f"{name}.ipynb")
             nbformat.write(nb, copy)
-            for problem in [*problems(read_chapter(copy)), *_noise(name, nb)]:
+            for problem in [*problems(read_chapter(copy), on_host), *_noise(name, nb)]:
                 print(problem)
                 failed.add(name)
     print(f"{len(notebooks)} notebooks in {time.perf_counter() - started:.0f} s, "

@@ -36,7 +36,8 @@ hidden_rng = np.random.default_rng(71)
 for size in (1.0, 300.0):
     hidden_q, hidden_k, hidden_v = (hidden_rng.standard_normal(s) for s in ((9,), (6, 9), (6, 3)))
     hidden_out = attend_one((size * hidden_q).tolist(), hidden_k.tolist(), hidden_v.tolist())
-    hidden_want = attention(size * hidden_q[None], hidden_k, hidden_v).data[0]
+    hidden_arguments = map(Tensor, (size * hidden_q[None], hidden_k, hidden_v))
+    hidden_want = attention(*hidden_arguments).numpy()[0]
     assert np.shape(hidden_out) == (3,), "three components in, three out"
     assert rel_error(np.array(hidden_out), hidden_want) < 1e-9, "disagrees for D = 9"
 assert attend_one([1.0, 2.0], [[0.5, 0.5]], [[7.0]]) == [7.0], "one pair: its value"
@@ -147,7 +148,8 @@ for hidden_tq, hidden_tk in ((4, 4), (6, 3), (1, 5)):
     hidden_z = hidden_e.sum(1)
     hidden_got = mend(hidden_e / hidden_z[:, None], hidden_z)
     # the scale of the package is undone by scaling the queries
-    hidden_want = attention(hidden_q * math.sqrt(2), hidden_k, np.eye(hidden_tk)).data
+    hidden_arguments = map(Tensor, (hidden_q * math.sqrt(2), hidden_k, np.eye(hidden_tk)))
+    hidden_want = attention(*hidden_arguments)
     assert rel_error(hidden_got, hidden_want) < 1e-9, f"{hidden_tq} queries, {hidden_tk} keys"
 
 
