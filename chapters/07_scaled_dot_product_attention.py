@@ -18,7 +18,7 @@ import time
 
 import numpy as np
 
-from minigpt import data, ops, reference
+from minigpt import data, kernels, ops, reference
 from minigpt import functional as F
 from minigpt.attention import _attend, attention
 from minigpt.backend import to_numpy
@@ -694,12 +694,15 @@ show_table(["T = Tq = Tk", "weights, MB", "million FLOPs", "ms (this machine)"],
 
 # %% [markdown]
 # Now the package's function. `attention` checks what it is given and calls `_attend`, which does
-# the arithmetic. The causal version calls it too, for a block of queries at a time and the keys up
-# to the block's end: of what the mask forbids, most is never computed.
+# the arithmetic; `kernels` holds what stands between two products. The causal version calls it
+# too, for a block of queries at a time and the keys up to the block's end: of what the mask
+# forbids, most is never computed.
 
 # %%
 print(inspect.getsource(attention.forward))
 print(inspect.getsource(_attend))
+print(inspect.getsource(kernels.softmax))
+print(inspect.getsource(kernels.softmax_vjp))
 
 # %% [markdown]
 # What the package does differently, and why:
@@ -708,11 +711,13 @@ print(inspect.getsource(_attend))
 #   queries are what the closure keeps, so `dk` needs no scale of its own; `dq` does.
 # - **Scores, exponentials and weights share one array**, written in place. At $T = 1024$ each new
 #   array of that shape would be 4 MB in float32, and fresh memory is not free.
-# - **The subtracted row sums come from (07.22)**, and `datt` becomes `ds` in place.
+# - **The subtracted row sums come from (07.22)**, as `dots`, and `datt` becomes `ds` in place.
 # - **The causal mask is one small triangle**, `_later`: of a block's keys only the last $T_q$ can
 #   be later than a query, so only those scores get the $-\infty$, and no mask of $T^2$ numbers
 #   exists.
 # - **Row sums are a product with ones** (`row_sums`), which is faster than `sum` on short rows.
+# - **On a GPU, elementwise steps in a row are one kernel** (`KERNELS`), which reads and writes its
+#   arrays once. With NumPy the in-place lines run instead: the same two formulas.
 # - **Weights may be dropped** (`p`, `rng`): the used weights are $\mathrm{att} \odot m$ with a
 #   random mask $m$. Then $d\mathrm{att} = (g v^\top) \odot m$, and (07.22) holds with no change:
 #   $\sum_j d\mathrm{att}_{ij}\,\mathrm{att}_{ij} = \sum_c g_{ic} \sum_j (\mathrm{att}_{ij}

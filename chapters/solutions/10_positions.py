@@ -59,7 +59,7 @@ def shift_matrix(s, C, base):
 
 
 # %% exercise="10.2" role="hidden"
-PE = sinusoids(20, 4, base=50.0)
+PE = to_numpy(sinusoids(20, 4, base=50.0))
 assert np.allclose(PE[:-7] @ shift_matrix(7, 4, 50.0).T, PE[7:]), "wrong with another base"
 assert np.allclose(PE[7:] @ shift_matrix(-7, 4, 50.0).T, PE[:-7]), "wrong backwards"
 assert np.allclose(shift_matrix(0, 8, 10.0), np.eye(8)), "no shift is the identity"
@@ -112,7 +112,7 @@ def alibi_by_loops(H, T):
 
 # %% exercise="10.3" role="hidden"
 for H, T in ((1, 3), (2, 6), (3, 4), (16, 5)):
-    assert np.allclose(alibi_by_loops(H, T), alibi_bias(H, T)), f"wrong for {H} heads"
+    assert np.allclose(alibi_by_loops(H, T), to_numpy(alibi_bias(H, T))), f"wrong for {H} heads"
 
 
 # %% exercise="10.3" role="wrong" why="slopes 2^-h, right for 8 heads only"
@@ -171,14 +171,14 @@ def rotary_halves(x, base):
 for T, D, base in ((6, 8, 10000.0), (3, 2, 7.0), (9, 6, 50.0)):
     x = np.random.default_rng(D).normal(size=(T, D))
     order = np.r_[0:D:2, 1:D:2]  # first coordinates of all pairs, then the second ones
-    want = rotary(Tensor(x), base=base).data[:, order]
+    want = rotary(Tensor(x), base=base).numpy()[:, order]
     assert np.allclose(rotary_halves(x[:, order], base), want), f"wrong for D = {D}, base {base}"
 
 
 # %% exercise="10.4" role="wrong" why="pairs neighbours"
 def rotary_halves(x, base):
     """RoPE with pairs (x[i], x[i + D/2]). x (T, D), D even -> (T, D)."""
-    return rotary(Tensor(x), base=base).data
+    return rotary(Tensor(x), base=base).numpy()
 
 
 # %% exercise="10.4" role="wrong" why="turns the second half the other way"
@@ -302,7 +302,7 @@ def rotary_stretched(x, scale, base):
 for T, D, scale, base in ((4, 6, 0.25, 50.0), (3, 2, 1.5, 10000.0), (5, 4, -1.0, 7.0)):
     x, g = np.random.default_rng(T).normal(size=(2, T, D))
     out, vjp = rotary_stretched(x, scale, base)
-    rows = [rotary(Tensor(x[t : t + 1]), base=base, start=t * scale).data[0] for t in range(T)]
+    rows = [rotary(Tensor(x[t : t + 1]), base=base, start=t * scale).numpy()[0] for t in range(T)]
     assert np.allclose(out, rows), f"wrong for base {base} and scale {scale}"
     dx, dscale = vjp(g)
     assert np.allclose((dx**2).sum(1), (g**2).sum(1)), "the gradient is only turned"
