@@ -7,7 +7,8 @@ losses of the first steps must agree to 1e-5 nats per token.
 
   minigpt      this package               recompute  the same, every block computed twice
   torch        PyTorch, eagerly           compiled   PyTorch under torch.compile
-  returned     the same, where freed memory goes back to the system, as by default
+  alone        one worker, whose products take all BLAS threads
+  returned     minigpt where freed memory goes back to the system, as by default
   autograd     HIPS autograd on NumPy     jax        JAX, the whole step under jax.jit
   products     only the step's matrix products, by NumPy: the limit that the machine sets
 
@@ -64,11 +65,11 @@ def import_seconds(modules: tuple[str, ...]) -> float:
 
 
 def jobs_of(label: str, forward: bool, names: list[str]) -> dict[str, Job]:
-    """The jobs of one block of the table; recomputing serves a backward pass only."""
+    """The jobs of one block of the table; what changes the backward pass only, for training."""
     return {
         name: Job(name, CONFIGS[label], forward)
         for name in names
-        if CONTESTANTS[name].installed() and not (forward and name == "recompute")
+        if CONTESTANTS[name].installed() and not (forward and name in ("alone", "recompute"))
     }
 
 

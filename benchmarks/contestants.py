@@ -25,7 +25,9 @@ from benchmarks.workload import (
 Step = Callable[[], float]
 
 
-def minigpt_step(config: Config, forward: bool = False, recompute: bool = False) -> Step:
+def minigpt_step(
+    config: Config, forward: bool = False, recompute: bool = False, workers: int = 0
+) -> Step:
     from minigpt import functional as F
     from minigpt.model import GPT, GPTConfig
     from minigpt.optim import AdamW, clip_grad_norm
@@ -53,16 +55,20 @@ def minigpt_step(config: Config, forward: bool = False, recompute: bool = False)
     if forward:
         return forward_step
     optimizer = AdamW(params, decay=model.decayed_parameters(), **ADAMW)
-    workers = DataParallel(model, optimizer, *plan(*batch))
+    team = DataParallel(model, optimizer, *plan(*batch, workers))
 
     def step() -> float:
         optimizer.zero_grad()
-        loss = workers.backward(*next(stream))
+        loss = team.backward(*next(stream))
         clip_grad_norm(params, 1.0)
         optimizer.step()
         return float(loss)
 
     return step
+
+
+def alone_step(config: Config, forward: bool = False) -> Step:
+    return minigpt_step(config, forward, workers=1)
 
 
 def recompute_step(config: Config, forward: bool = False) -> Step:
@@ -151,6 +157,7 @@ class Contestant:
 
 CONTESTANTS = {
     "minigpt": Contestant("minigpt", ("minigpt.model", "minigpt.parallel"), minigpt_step),
+    "alone": Contestant("minigpt, 1 worker", ("minigpt.model", "minigpt.parallel"), alone_step),
     "recompute": Contestant("minigpt, recompute", ("minigpt.recompute", "minigpt.parallel"),
                             recompute_step),
     "returned": Contestant("minigpt, returning", ("numpy",), returned_step),

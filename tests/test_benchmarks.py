@@ -25,7 +25,7 @@ TINY = Config(2, dict(n_layer=1, n_embd=8, block_size=6, n_head=2, vocab_size=11
 
 @pytest.mark.filterwarnings("ignore")  # of other libraries among themselves
 @pytest.mark.parametrize("forward", [False, True])
-@pytest.mark.parametrize("name", ["recompute", "torch", "autograd", "jax"])
+@pytest.mark.parametrize("name", ["alone", "recompute", "returned", "torch", "autograd", "jax"])
 def test_every_contestant_has_minigpts_losses(name, forward):
     if not CONTESTANTS[name].installed():
         pytest.skip(f"needs {name}: benchmarks/requirements.txt")

@@ -95,6 +95,14 @@ def test_every_command_is_of_a_kind_that_is_run_somewhere():
     assert all(line.startswith(("make ", "python -m minigpt ")) for line in COMMANDS)
 
 
+def test_every_file_of_the_package_is_on_the_map():
+    package = ROOT / "minigpt"
+    names = [path.name for path in package.glob("*.py") if not path.name.startswith("__")]
+    names += [f"{path.parent.name}/" for path in package.glob("*/__init__.py")]
+    missing = [name for name in names if f"`minigpt/{name}`" not in README]
+    assert not missing and len(names) > 40
+
+
 def test_the_files_on_the_map_exist():
     paths = re.findall(r"`((?:minigpt|tests|benchmarks|figures|chapters|tools)/[\w./]*)`", README)
     assert len(paths) >= 15
