@@ -544,8 +544,13 @@ def test_a_fingerprint_copies_nothing_and_knows_the_parts():
 
 @pytest.mark.parametrize(
     "options",
-    [{"accumulate": 3}, {"schedule": "plateau"}, {"schedule": "linear", "patience": 2}],
-    ids=["accumulate", "plateau", "linear"],
+    [
+        {"accumulate": 3},
+        {"schedule": "plateau"},
+        {"schedule": "linear", "patience": 2},
+        {"workers": 3, "accumulate": 2},
+    ],
+    ids=["accumulate", "plateau", "linear", "workers"],
 )
 def test_the_same_bits_with_every_option(tmp_path, options):
     runs = [trainer(tmp_path / name, **options) for name in "ab"]
