@@ -11,7 +11,8 @@ repeat. A turn is a few steps between two events in the GPU's own queue; the hos
 between. Before the turns come steps that are not timed: they compile the kernels.
 
 Float32 products are exact to float32; --tf32 lets both libraries use tensor cores in TF32, with
-10 bits of fraction (for CuPy that is CUPY_TF32=1).
+10 bits of fraction (for CuPy that is CUPY_TF32=1). --float16 trains in mixed precision instead:
+minigpt with half.py, PyTorch with autocast and its GradScaler, and the products alone are float16.
 """
 
 import argparse
@@ -119,7 +120,7 @@ def drawing_row(size: str, times: dict, missing: str) -> list[str]:
 
 def train(size: str, config: Config, args: Any, missing: str) -> tuple[dict, list[str]]:
     names = ["minigpt", "products"] + ["torch"] * (not missing)
-    jobs = dict.fromkeys(names, (config,))
+    jobs = dict.fromkeys(names, (config, args.float16))
     times, mib = measure(jobs, args.repeats, args.backend, args.tf32)
     return times, training_row(size, config, times, mib, missing)
 
@@ -151,6 +152,7 @@ examples:
   python -m benchmarks.gpu
   python -m benchmarks.gpu --sizes 124M --repeats 15 --out figures/data/gpu.csv
   python -m benchmarks.gpu --tf32
+  python -m benchmarks.gpu --float16 --sizes 124M
 """
 
 
@@ -162,6 +164,8 @@ def main(argv: list[str] | None = None) -> None:
                         help="models to time (default: all)")  # fmt: skip
     parser.add_argument("--repeats", type=int, default=7, help="at least 3 (default: 7)")
     parser.add_argument("--tf32", action="store_true", help="products in TF32, on both sides")
+    parser.add_argument("--float16", action="store_true",
+                        help="train in mixed precision, on both sides")  # fmt: skip
     parser.add_argument("--backend", choices=("cupy", "strict"), default="cupy",
                         help="strict: no GPU; only to test this program")  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="FILE", help="a .csv with every repeat")

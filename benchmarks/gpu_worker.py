@@ -33,7 +33,8 @@ _worker: dict = {}  # of a worker process: its turn, its clock
 # --- what a turn computes --------------------------------------------------------------------
 
 
-def minigpt_turn(config: Config) -> Turn:
+def minigpt_turn(config: Config, half: bool = False) -> Turn:
+    from minigpt.half import HalfPrecision, LossScale
     from minigpt.model import GPT, GPTConfig
     from minigpt.optim import AdamW, clip_grad_norm
     from minigpt.parallel import DataParallel
@@ -42,19 +43,22 @@ def minigpt_turn(config: Config) -> Turn:
     model.load_arrays(initial_weights(config))
     params, stream = model.parameters(), batches(config)
     optimizer = AdamW(params, decay=model.decayed_parameters(), **ADAMW)
-    workers = DataParallel(model, optimizer, 1)
+    scale = LossScale()
+    workers = HalfPrecision(model, optimizer, scale) if half else DataParallel(model, optimizer, 1)
 
     def step() -> Any:
         optimizer.zero_grad()
         loss = workers.backward(*next(stream))
-        clip_grad_norm(params, 1.0)
-        optimizer.step()
+        norm = clip_grad_norm(params, 1.0)
+        if not half or scale.accepts(norm):
+            optimizer.step()
         return loss
 
     return lambda n: [step() for _ in range(n)]
 
 
-def torch_turn(config: Config, device: str) -> Turn:
+def torch_turn(config: Config, half: bool, device: str) -> Turn:
+    """half: in autocast to float16, with a scaler of gradients; off, both do nothing."""
     import torch
 
     from benchmarks.torch_gpt import TorchGPT
@@ -64,24 +68,30 @@ def torch_turn(config: Config, device: str) -> Turn:
     model.to(device)
     params, stream = list(model.parameters()), batches(config)
     adamw = torch.optim.AdamW(model.optimizer_groups(), fused=True, **ADAMW)
+    scaler = torch.amp.GradScaler(device, enabled=half)
 
     def step() -> Any:
         idx, targets = (torch.from_numpy(x).to(device) for x in next(stream))
         adamw.zero_grad(set_to_none=True)
-        loss = torch.nn.functional.cross_entropy(model(idx).flatten(0, 1), targets.flatten())
-        loss.backward()
+        with torch.autocast(device, torch.float16, enabled=half):
+            logits = model(idx).flatten(0, 1)
+            loss = torch.nn.functional.cross_entropy(logits, targets.flatten())
+        scaler.scale(loss).backward()
+        scaler.unscale_(adamw)
         torch.nn.utils.clip_grad_norm_(params, 1.0)
-        adamw.step()
+        scaler.step(adamw)
+        scaler.update()
         return loss.detach()
 
     return lambda n: [step() for _ in range(n)]
 
 
-def products_turn(config: Config) -> Turn:
+def products_turn(config: Config, half: bool = False) -> Turn:
     """Only the matrix products of a step, on operands that are already on the device."""
     from minigpt.backend import xp
 
-    numbers = xp.asarray(np.random.default_rng(2).normal(size=1 << 16).astype(np.float32))
+    dtype = "float16" if half else "float32"
+    numbers = xp.asarray(np.random.default_rng(2).normal(size=1 << 16).astype(dtype))
 
     def operand(*shape: int) -> Any:
         size = math.prod(shape)

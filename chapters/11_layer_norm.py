@@ -629,6 +629,8 @@ print(inspect.getsource(F.layer_norm.forward))
 #   scaled where it lies. Of all these arrays only `xhat` and `rstd` survive to the backward pass.
 # - On a GPU, `kernels.fused` puts kernels in its place, each of several elementwise steps in one
 #   pass over memory. With NumPy the decorator leaves the function as it stands.
+# - `in_float32` widens rows of float16, where a square beyond $255^2$ is infinite, and rounds what
+#   comes out. Other dtypes go through as they are.
 # - It centres *first* and squares *then*. The shorter formula $v=\frac1C\sum_kx_k^2-m^2$
 #   subtracts two large numbers. For a row at $10{,}000\pm1$ in float32, the squares are near
 #   $10^8$, where neighbouring float32 numbers lie 8 apart, and a variance of 1 is lost.

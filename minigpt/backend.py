@@ -4,7 +4,8 @@ Every other file computes with `xp`, so one environment variable moves the whole
 Random numbers always come from a NumPy generator that the caller passes in, so both start equal.
 
 Products of float32 are exact to float32. On a GPU, CUPY_TF32=1 in the environment (CuPy reads it at
-its first product) trades that for speed: TF32, whose factors have 10 bits of fraction.
+its first product) trades that for speed: TF32, whose factors have 10 bits of fraction. half.py
+trains in float16 there.
 """
 
 import ctypes
@@ -114,6 +115,13 @@ def _ones(n: int, dtype: Any) -> Any:
     return xp.ones(n, dtype)
 
 
+def sums(x: Any, axis: Any) -> Any:
+    """x.sum(axis), element by element; of half numbers in float32, see wide.py."""
+    if x.dtype.char == "e":
+        return x.sum(axis, dtype="float32").astype(x.dtype)
+    return x.sum(axis)
+
+
 def row_sums(x: Any) -> Any:
     """Sums along the last axis, (..., C) -> (..., 1). Short rows sum faster as a product."""
     return (x @ _ones(x.shape[-1], x.dtype))[..., None]
@@ -146,6 +154,8 @@ def scatter_add(idx: Any, rows: Any, n: int) -> Any:
     if n <= 1024 or len(idx) == 0:
         onehot = xp.arange(n)[:, None] == idx  # (n, N)
         return onehot.astype(rows.dtype) @ rows
+    if rows.dtype.char == "e":
+        return scatter_add(idx, rows.astype("float32"), n).astype(rows.dtype)
     out = xp.zeros((n, rows.shape[1]), rows.dtype)
     if not on_host:  # atomic additions, in no fixed order; runs would have to be counted here
         xp.add.at(out, idx, rows)

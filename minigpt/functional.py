@@ -11,9 +11,11 @@ from minigpt import backend, kernels, ops  # noqa: F401 - ops binds Tensor's ope
 from minigpt.backend import column_dots, column_sums, row_dots, row_sums, to_numpy, xp
 from minigpt.erf import erf
 from minigpt.tensor import primitive
+from minigpt.wide import in_float32
 
 
 @primitive
+@in_float32
 @kernels.fused(kernels.gelu)
 def gelu(x, *, approximate="tanh"):
     """Gaussian error linear unit: x * P(N(0, 1) <= x), or GPT-2's tanh form of it.
@@ -81,6 +83,7 @@ def log_softmax(x, *, axis=-1):
 
 
 @primitive
+@in_float32
 @kernels.fused(kernels.layer_norm)
 def layer_norm(x, w, b, *, eps=1e-5):
     """Mean 0 and variance 1 along the last axis, then a gain w and an offset b.

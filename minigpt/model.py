@@ -151,10 +151,8 @@ class GPT(Module):
         """
         idx = to_numpy(idx)  # checked where it comes from
         if idx.ndim != 2 or not 1 <= idx.shape[1] <= self.config.block_size:
-            raise ValueError(
-                f"idx must be (B, T) with 1 <= T <= block_size {self.config.block_size}, "
-                f"got shape {idx.shape}"
-            )
+            raise ValueError(f"idx must be (B, T) with 1 <= T <= block_size "
+                             f"{self.config.block_size}, got shape {idx.shape}")  # fmt: skip
         T, position = idx.shape[1], self.config.position
         x = self.wte(idx)  # (B, T, C)
         if position in ("learned", "sinusoid"):

@@ -184,9 +184,8 @@ def logsumexp(x, *, axis=None, keepdims=False):
     """log(sum(exp(x))) over axis, shifted by the maximum so that nothing overflows."""
     top = x.max(axis=axis, keepdims=True)  # exp of what is left is at most 1
     total = xp.log(xp.exp(x - top).sum(axis=axis, keepdims=True)) + top
-    return total if keepdims else xp.squeeze(total, axis), (
-        lambda g: unreduce(g, x.ndim, axis, keepdims) * xp.exp(x - total),
-    )
+    out = total if keepdims else xp.squeeze(total, axis)
+    return out, (lambda g: unreduce(g, x.ndim, axis, keepdims) * xp.exp(x - total),)
 
 
 @primitive

@@ -59,6 +59,17 @@ def by_shares(work: Callable[[int, int], Any], sequences: int, T: int, C: int) -
         return each(work, shares(sequences, workers))
 
 
+def replica(model: GPT, params: list[Tensor], data: Any, grad: Any) -> GPT:
+    """A copy of the model whose parameters and gradients lie in flat arrays, (P,) each.
+
+    params: the model's parameters, in the order of the arrays.
+    """
+    twins = [Tensor(view, requires_grad=True) for view in views(data, params)]
+    for twin, view in zip(twins, views(grad, params), strict=True):
+        twin.grad = view
+    return copy.deepcopy(model, {id(p): twin for p, twin in zip(params, twins, strict=True)})
+
+
 class DataParallel:
     """Computes a batch's gradient with several workers, and gives the optimizer as many.
 
@@ -70,12 +81,9 @@ class DataParallel:
         self.optimizer, self.workers, self.blas_threads = optimizer, workers, blas_threads
         self.models, self.grads = [model], [optimizer.grad]
         for _ in range(workers - 1):
-            twins = [Tensor(p.data, requires_grad=True) for p in optimizer.params]
             self.grads.append(xp.zeros_like(optimizer.grad))
-            for twin, view in zip(twins, views(self.grads[-1], twins), strict=True):
-                twin.grad = view
-            known = {id(p): twin for p, twin in zip(optimizer.params, twins, strict=True)}
-            self.models.append(copy.deepcopy(model, known))
+            twin = replica(model, optimizer.params, optimizer.data, self.grads[-1])
+            self.models.append(twin)
         optimizer.workers = workers
 
     def __str__(self) -> str:

@@ -7,6 +7,7 @@ from minigpt.model import option
 from minigpt.schedules import warmup_constant, warmup_cosine, warmup_linear
 
 SCHEDULES = ("cosine", "linear", "constant", "plateau")
+PRECISIONS = ("float32", "float16")
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,9 @@ class TrainConfig:
     batch_size: int = option(32, "sequences of a micro-batch: what is in memory at once")
     accumulate: int = option(1, "micro-batches a step, whose gradients are averaged")
     workers: int = option(0, "threads that share a micro-batch (0: by its size and processors)")
+    precision: str = option(
+        "float32", "float32; or float16 with a scaled loss, for a GPU: on a CPU it is slow"
+    )
     recompute: bool = option(False, "compute blocks twice: far less memory, a third more time")
     schedule: str = option("cosine", f"after the warm-up: {', '.join(SCHEDULES)}")
     lr: float = option(8e-3, "highest learning rate, after the warm-up; less for wider models")
@@ -51,6 +55,12 @@ class TrainConfig:
             raise ValueError(
                 f"schedule must be one of {', '.join(SCHEDULES)}; got {self.schedule!r}"
             )
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}"
+            )
+        if self.precision == "float16" and self.workers > 1:
+            raise ValueError(f"precision float16 runs on one worker, got workers {self.workers}")
         if self.steps and self.seconds:
             raise ValueError("give steps or seconds, not both")
 

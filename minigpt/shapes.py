@@ -14,7 +14,7 @@ def unbroadcast(g: Any, target: tuple[int, ...]) -> Any:
         return g
     added = g.ndim - len(target)
     stretched = [i + added for i, n in enumerate(target) if n == 1 and g.shape[i + added] != 1]
-    return g.sum((*range(added), *stretched)).reshape(target)
+    return backend.sums(g, (*range(added), *stretched)).reshape(target)
 
 
 def unreduce(g: Any, ndim: int, axis: Any, keepdims: bool) -> Any:

@@ -28,10 +28,10 @@ from minigpt.backend import xp
 from minigpt.checkpoint import Checkpoint, CheckpointError
 from minigpt.evaluate import nats_per_token, scored_characters
 from minigpt.generate import generate
+from minigpt.half import LossScale, workers_of
 from minigpt.interrupt import interruptible
 from minigpt.model import GPT
 from minigpt.optim import AdamW, clip_grad_norm
-from minigpt.parallel import DataParallel, plan
 from minigpt.readings import Readings
 from minigpt.recompute import recompute_blocks
 from minigpt.record import BEST, LAST, Record, fingerprint
@@ -41,7 +41,7 @@ from minigpt.settings import TrainConfig
 __all__ = ["TrainConfig", "Trainer", "TrainingError"]
 # Kept in a checkpoint, beside the plateau's and the generator's state.
 _COUNTERS = ("step", "planned", "elapsed", "best", "waited", "losses", "norms", "log")
-_LATER = {"waited": 0, "norms": [], "plateau": {}}  # what checkpoints of the first version lack
+_LATER = {"waited": 0, "norms": [], "plateau": {}, "scale": {}}  # what older checkpoints lack
 
 
 class TrainingError(ValueError):
@@ -57,22 +57,14 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        model: GPT,
-        tokenizer: Any,
-        train: np.ndarray,
-        val: np.ndarray,
-        config: TrainConfig,
-        folder: Path,
-        rng: np.random.Generator,
-        resume: Checkpoint | None = None,
-    ):
+        self, model: GPT, tokenizer: Any, train: np.ndarray, val: np.ndarray, config: TrainConfig,
+        folder: Path, rng: np.random.Generator, resume: Checkpoint | None = None,
+    ):  # fmt: skip
         T = model.config.block_size
         for name, ids in (("training", train), ("validation", val)):
             if len(ids) <= T:
-                raise ValueError(
-                    f"the {name} text has {len(ids)} tokens: block_size {T} needs {T + 1} or more"
-                )
+                raise ValueError(f"the {name} text has {len(ids)} tokens: "
+                                 f"block_size {T} needs {T + 1} or more")  # fmt: skip
         if config.recompute:
             recompute_blocks(model)
         self.model, self.tokenizer, self.config, self.folder = model, tokenizer, config, folder
@@ -82,8 +74,8 @@ class Trainer:
             model.parameters(), config.lr, betas=(0.9, config.beta2),
             weight_decay=config.weight_decay, decay=model.decayed_parameters(),
         )  # fmt: skip
-        team = plan(config.batch_size, T, model.config.n_embd, config.workers)
-        self.workers = DataParallel(model, self.optimizer, *team)
+        self.scale = LossScale()
+        self.workers = workers_of(model, self.optimizer, config, self.scale)
         self.rng, self.plateau, self.record = rng, Plateau(), Record(folder)
         self.step, self.elapsed, self.eval_seconds = 0, 0.0, 0.0
         self.planned = config.steps or (None if config.seconds else 2000)  # None: not known yet
@@ -160,7 +152,8 @@ class Trainer:
             loss = loss + self.workers.backward(idx, targets, self.rng, 1 / parts) / parts
         norm = clip_grad_norm(self.optimizer.params, self.config.clip)
         self.optimizer.lr = self.learning_rate()
-        self.optimizer.step()
+        if self.config.precision == "float32" or self.scale.accepts(norm):
+            self.optimizer.step()
         self.step += 1
         if self.readings.add(loss, norm):
             self._look()
@@ -171,7 +164,12 @@ class Trainer:
         Nothing is written before this, so no checkpoint holds what follows from one that is not.
         """
         pairs, seconds = self.readings.read()
+        if self.scale.value < 1:
+            raise TrainingError(f"the gradient overflows float16 at a loss scale of 1, by step "
+                                f"{self.step}: {self.record.kept()}")  # fmt: skip
         for step, pair in enumerate(pairs, self.step - len(pairs)):
+            if self.config.precision == "float16" and not math.isfinite(pair[1]):
+                continue  # a step that was skipped
             for name, value in zip(("loss", "gradient"), pair, strict=True):
                 self._require_finite(name, value, step)
             self.loss, norm = pair
@@ -250,9 +248,11 @@ class Trainer:
         tokens = len(self.val_ids) - 1
         each = val * tokens / self.characters
         letters = "" if tokens == self.characters else f" ({each:.4f} per character)"
+        train = math.nan if line["train_loss"] is None else line["train_loss"]  # all skipped
+        scale = f", {self.scale}" if self.config.precision == "float16" else ""
         if self.step:
-            report(f"step {self.step:5d}: train {line['train_loss']:.4f}, held out {val:.4f} nats"
-                   f" per token{letters}, {line['tokens_per_second']:,} tokens/s")  # fmt: skip
+            report(f"step {self.step:5d}: train {train:.4f}, held out {val:.4f} nats per token"
+                   f"{letters}, {line['tokens_per_second']:,} tokens/s{scale}")  # fmt: skip
 
     def _sample(self) -> str:
         """What the model says after the first held-out token, on one line.
@@ -263,8 +263,7 @@ class Trainer:
             return ""
         rng = np.random.default_rng(self.config.seed)
         start = self.val_ids[None, :1].astype(np.int64)  # (1, 1)
-        n = self.config.sample_tokens
-        drawn = generate(self.model, start, n, rng=rng, temperature=0.8)
+        drawn = generate(self.model, start, self.config.sample_tokens, rng=rng, temperature=0.8)
         ids = np.concatenate([start[0], *drawn])  # (1 + n,)
         return " ".join(self.tokenizer.decode(ids).split())
 
@@ -277,6 +276,7 @@ class Trainer:
             "corpus": self.corpus,
             "rng": self.rng.bit_generator.state,
             "plateau": vars(self.plateau),
+            "scale": vars(self.scale),
             **{name: getattr(self, name) for name in _COUNTERS},
         }
         state = self.optimizer.buffers() if name == LAST else {}
@@ -291,9 +291,10 @@ class Trainer:
                 buffer[...] = xp.asarray(checkpoint.state[name])
             for name in _COUNTERS:
                 setattr(self, name, saved[name])
-            self.optimizer.steps = self.record.saved = self.step
             self.rng.bit_generator.state = saved["rng"]
             vars(self.plateau).update(saved["plateau"])
+            vars(self.scale).update(saved["scale"])
+            self.record.saved, self.optimizer.steps = self.step, self.step - self.scale.skipped
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"this checkpoint cannot be resumed: {error!r}") from error
         self.record.write_log(self.log)

@@ -1,5 +1,6 @@
 """The GPU benchmark in small, on the stand-in: all but the clock."""
 
+import inspect
 import math
 import os
 
@@ -58,11 +59,24 @@ def test_the_whole_program_on_the_stand_in(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore")  # of other libraries among themselves
-def test_pytorch_has_minigpts_losses():
+@pytest.mark.parametrize(("half", "tolerance"), [(False, 1e-5), (True, 1e-4)])
+def test_pytorch_has_minigpts_losses(half, tolerance):
     pytest.importorskip("torch", reason="needs torch: benchmarks/requirements.txt")
-    ours, theirs = gpu_worker.minigpt_turn(TINY)(4), gpu_worker.torch_turn(TINY, "cpu")(4)
+    ours, theirs = (turn(4) for turn in (gpu_worker.minigpt_turn(TINY, half),
+                                         gpu_worker.torch_turn(TINY, half, "cpu")))  # fmt: skip
     assert len({float(x) for x in ours}) == 4  # another batch each time
-    assert [float(x) for x in theirs] == pytest.approx([float(x) for x in ours], abs=1e-5)
+    assert [float(x) for x in theirs] == pytest.approx([float(x) for x in ours], abs=tolerance)
+
+
+def test_in_float16_minigpt_and_its_products_compute_in_it():
+    ours, single = ([float(x) for x in gpu_worker.minigpt_turn(TINY, half)(3)]
+                    for half in (True, False))  # fmt: skip
+    assert ours != single
+    assert ours == pytest.approx(single, abs=gpu.LOSS_TOLERANCE)
+    seen = inspect.getclosurevars(
+        inspect.getclosurevars(gpu_worker.products_turn(TINY, True)).nonlocals["step"]
+    ).nonlocals["work"]
+    assert {x.dtype.name for operands in seen for x in operands[:2]} == {"float16"}
 
 
 def test_a_turn_s_time_is_that_between_its_events(monkeypatch):

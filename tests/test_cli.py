@@ -487,7 +487,7 @@ def test_every_option_reaches_the_run(text, tmp_path):
         "steps": 2, "batch_size": 3, "lr": 0.01, "final_lr": 0.5, "warmup": 1, "weight_decay": 0.2,
         "beta2": 0.9, "clip": 0.5, "eval_every": 1, "eval_tokens": 50, "seed": 7,
         "tokenizer": "char", "accumulate": 2, "schedule": "linear", "save_every": 1, "patience": 9,
-        "sample_tokens": 2, "workers": 2,
+        "sample_tokens": 2, "workers": 1, "precision": "float16",
     }  # fmt: skip
     shape = {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 8, "dropout": 0.1,
              "position": "rope"}  # fmt: skip

@@ -467,3 +467,39 @@ def test_training_and_drawing_use_every_kernel_and_are_numpys():
     for ours, theirs in zip(params, plain[1], strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
     assert tokens == plain[2]
+
+
+HALF = """
+import json
+import numpy as np
+from minigpt import kernels
+from minigpt.half import HalfPrecision, LossScale
+from minigpt.model import GPT, GPTConfig
+from minigpt.optim import AdamW
+
+launched = {}
+def watched(name, kernel):
+    def call(*args):
+        arrays = {x.dtype.name for x in args if hasattr(x, "dtype") and x.dtype.kind == "f"}
+        launched[name] = sorted(arrays | {*launched.get(name, [])})
+        return kernel(*args)
+    return call
+for name, kernel in vars(kernels.KERNELS).items():
+    setattr(kernels.KERNELS, name, watched(name, kernel))
+
+rng = np.random.default_rng(0)
+model = GPT(GPTConfig(vocab_size=13, block_size=9, n_layer=1, n_head=2, n_embd=8), rng)
+optimizer = AdamW(model.parameters(), lr=0.01)
+HalfPrecision(model, optimizer, LossScale()).backward(*rng.integers(13, size=(2, 2, 9)))
+optimizer.step()
+print(json.dumps(launched))
+"""
+
+
+def test_in_float16_the_kernels_are_float32s_and_softmax_has_none():
+    done = subprocess.run(
+        [sys.executable, "-c", HALF], capture_output=True, text=True, check=True,
+        env=os.environ | {"MINIGPT_BACKEND": "strict"}, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    names = {*kernels.FORMULAS} - {"exp_minus", "minus_times"}
+    assert json.loads(done.stdout) == dict.fromkeys(names, ["float32"])

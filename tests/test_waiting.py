@@ -75,6 +75,17 @@ def test_a_training_step_waits_only_to_look(tmp_path, model, training):
     ]
 
 
+def test_in_float16_a_step_waits_once_to_know_that_nothing_overflowed(tmp_path):
+    """And a look is one more. A wait brings the norm, 4 bytes."""
+    steps = counts_of(tmp_path, {"dropout": 0.2}, precision="float16", accumulate=2)["steps"]
+    quiet = [1] * 15
+    assert [step["synchronisations"] for step in steps] == [*quiet, 2, *quiet, 2]
+    assert [step["copies_out"] for step in steps] == [*quiet, 2, *quiet, 2]
+    assert [step["bytes_out"] for step in steps] == 2 * ([4] * 15 + [4 + 16 * 2 * 4])
+    single = counts_of(tmp_path, {"dropout": 0.2}, accumulate=2)["steps"]
+    assert [step["copies_in"] for step in steps] == [step["copies_in"] for step in single]
+
+
 def test_what_a_step_copies_in(tmp_path):
     """The positions, and of each micro-batch the ids, the targets, and which of them count."""
     for accumulate in (1, 3):

@@ -31,6 +31,7 @@ from minigpt.ops import broadcast_to, concatenate
 from minigpt.positions import rotary
 from minigpt.tensor import Tensor, no_grad, primitive
 from minigpt.variants.norms import rms_norm
+from minigpt.wide import in_float32
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class LlamaConfig:
 
 
 @primitive
+@in_float32
 def swiglu(gate, up):
     """gate * sigmoid(gate) * up: one half of the channels decides how much of the other passes.
 

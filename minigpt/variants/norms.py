@@ -3,9 +3,11 @@
 from minigpt.backend import column_dots, row_dots, xp
 from minigpt.functional import check_norm
 from minigpt.tensor import primitive
+from minigpt.wide import in_float32
 
 
 @primitive
+@in_float32
 def rms_norm(x, w, *, eps=1e-5):
     """Mean square 1 along the last axis, then a gain w: layer_norm without centring.
 
