@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tokenize
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -164,21 +165,26 @@ LATE_IMPORTS = {
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+@cache
 def tree(name):
     return ast.parse((PACKAGE / name).read_text("utf-8"))
 
 
+@cache
 def imports(node):
     """Dotted names that the import statements below node load."""
+    found = []
     for child in ast.walk(node):
         if isinstance(child, ast.Import):
-            yield from (alias.name for alias in child.names)
+            found += [alias.name for alias in child.names]
         elif isinstance(child, ast.ImportFrom):
             assert child.level == 0, "imports are absolute"
             for alias in child.names:
                 dotted = f"{child.module}.{alias.name}"
                 part = PACKAGE.parent.joinpath(*dotted.split("."))
-                yield dotted if part.is_dir() or part.with_suffix(".py").exists() else child.module
+                known = part.is_dir() or part.with_suffix(".py").exists()
+                found.append(dotted if known else child.module)
+    return found
 
 
 def row(parts):
@@ -241,9 +247,8 @@ def test_the_core_is_read_in_one_evening():
 
 @pytest.mark.parametrize("name", FILES)
 def test_files_and_functions_are_short(name):
-    text = (PACKAGE / name).read_text("utf-8")
-    assert len(text.splitlines()) <= 300
-    for node in ast.walk(ast.parse(text)):
+    assert len((PACKAGE / name).read_text("utf-8").splitlines()) <= 300
+    for node in ast.walk(tree(name)):
         if isinstance(node, ast.FunctionDef):
             body = node.body[1:] if ast.get_docstring(node) else node.body
             length = node.end_lineno - body[0].lineno + 1 if body else 0

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,14 +58,30 @@ def empty_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def text(tmp_path):
+    return write_text(tmp_path)
+
+
+def write_text(folder):
     lines = [f"line {i} says that {i} and {i} are {2 * i}\n" for i in range(400)]
-    (tmp_path / "sums.txt").write_text("".join(lines), "utf-8")
+    (folder / "sums.txt").write_text("".join(lines), "utf-8")
     return "sums.txt"
 
 
+@pytest.fixture(scope="module")
+def one_run(tmp_path_factory):
+    """A folder with a text and a run on it, trained once."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        name = write_text(folder)
+        assert main(["train", "--data", name, "--steps", "20", "--eval-every", "10", *SMALL]) == 0
+    return folder
+
+
 @pytest.fixture
-def trained(text, capsys):
-    assert main(["train", "--data", text, "--steps", "20", "--eval-every", "10", *SMALL]) == 0
+def trained(one_run, tmp_path, capsys):
+    """A copy of it, to be changed at will."""
+    shutil.copytree(one_run, tmp_path, dirs_exist_ok=True)
     capsys.readouterr()
     return "runs/sums-1"
 

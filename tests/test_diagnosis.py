@@ -1,10 +1,12 @@
 """The diagnosis: what it names, on the bank; what it leaves unnamed; and what it hands back."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 
+from minigpt.verify import diagnosis, trials
 from minigpt.verify.claims import Claim, Input
 from minigpt.verify.diagnosis import diagnose
 from minigpt.verify.judge import judge
@@ -25,6 +27,22 @@ def wrong(name: str) -> Entry:
     return next(e for e in WRONG if e.claim.name == name)
 
 
+@pytest.fixture
+def measured_once(monkeypatch):
+    """Claims about one function are asked on the same draws: what is measured there is kept."""
+    kept = {}
+
+    def once(f, args, i, g):
+        key = (f, i, *((np.shape(a), np.asarray(a).tobytes()) for a in (g, *args)))
+        if key not in kept:
+            kept[key] = measure(f, args, i, g)
+        return kept[key].copy()
+
+    monkeypatch.setattr(trials, "guarded", cache(trials.guarded))  # one f, one guard
+    monkeypatch.setattr(trials, "measure", once)
+    monkeypatch.setattr(diagnosis, "measure", once)
+
+
 # --- the bank -------------------------------------------------------------------------------------
 
 
@@ -36,7 +54,7 @@ def test_the_bank_is_large_enough():
     assert len(names) == len(set(names))
 
 
-def test_every_verdict_is_right_and_most_mistakes_are_named():
+def test_every_verdict_is_right_and_most_mistakes_are_named(measured_once):
     found = bank.figures()
     print()
     bank.show(found)
@@ -83,7 +101,7 @@ def altered(entry: Entry, change) -> Claim:
 
 
 @pytest.mark.parametrize("how", ["added noise", "noise as a factor", "one entry"])
-def test_noise_has_no_name(how):
+def test_noise_has_no_name(how, measured_once):
     change = {
         "added noise": lambda v: v + 0.05 * bank.noise(v, 1),
         "noise as a factor": lambda v: v * (1 + 0.05 * bank.noise(v, 2)),
@@ -98,7 +116,7 @@ def test_noise_has_no_name(how):
             assert d.words.startswith("no pattern found"), d.words
 
 
-def test_two_mistakes_in_one_gradient_have_no_name_but_a_number():
+def test_two_mistakes_in_one_gradient_have_no_name_but_a_number(measured_once):
     """A constant on top of a mistake: "constant factor" where the mistake was one, else nothing."""
     for entry in WRONG[::8]:
         if entry.mistake not in ("", "zero"):

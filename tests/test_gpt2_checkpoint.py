@@ -486,8 +486,9 @@ def test_reading_takes_little_more_memory_than_the_model(tmp_path, monkeypatch):
 def live(monkeypatch):
     """transformers' side: how recordings are made and computed."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    pytest.importorskip("torch", reason="the live comparison needs torch")
+    torch = pytest.importorskip("torch", reason="the live comparison needs torch")
     pytest.importorskip("transformers", reason="the live comparison needs transformers")
+    torch.set_num_threads(1)  # on matrices this small, threads wait for each other
     from tests.data import record_gpt2
 
     return record_gpt2

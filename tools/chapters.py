@@ -22,6 +22,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+# jsonschema would import this for addresses in other scripts: 3 seconds, and notebooks have none.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 try:
     import nbformat
     from nbclient import NotebookClient

@@ -6,7 +6,9 @@ one marked `role="check"` tries the answer. In chapters/solutions/NN_name.py the
 """
 
 import re
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,13 @@ class Exercise:
 
 def read_cells(path: Path) -> NotebookNode:
     """A source as a notebook, with ids that depend on the order of the cells alone."""
-    nb = jupytext.read(path, fmt="py:percent")
+    return deepcopy(_parsed(path.read_text("utf-8")))
+
+
+@cache
+def _parsed(text: str) -> NotebookNode:
+    """Reading takes a tenth of a second, and one source is asked for again for each exercise."""
+    nb = jupytext.reads(text, fmt="py:percent")
     for i, cell in enumerate(nb.cells):
         cell.id = f"cell-{i:03d}"
     return nb
