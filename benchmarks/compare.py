@@ -8,7 +8,8 @@ losses of the first steps must agree to 1e-5 nats per token.
   minigpt      this package               recompute  the same, every block computed twice
   torch        PyTorch, eagerly           compiled   PyTorch under torch.compile
   alone        one worker, whose products take all BLAS threads
-  returned     minigpt where freed memory goes back to the system, as by default
+  returned     minigpt where freed memory goes back to the system, as Linux does unless told
+  pooled       there, minigpt keeps it itself, as on macOS and Windows
   autograd     HIPS autograd on NumPy     jax        JAX, the whole step under jax.jit
   products     only the step's matrix products, by NumPy: the limit that the machine sets
 
@@ -25,11 +26,13 @@ interpreter, NumPy included, the median of 3.
 """
 
 import argparse
+import csv
 import importlib.metadata
 import os
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.turns import Job, Result, describe, measure, ratios, spread
@@ -49,6 +52,7 @@ examples:
   python -m benchmarks.compare
   python -m benchmarks.compare --configs T A --contestants minigpt torch jax products
   python -m benchmarks.compare --forward --threads 1
+  python -m benchmarks.compare --out figures/data/compare.csv
 """
 
 
@@ -101,6 +105,18 @@ def rows_of(
     return rows
 
 
+def write(path: Path, threads: int, blocks: dict[str, dict[str, Result]]) -> None:
+    """Every repeat of every contestant that came through: a line each."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["work", "threads", "contestant", "repeat", "ms", "cpu_ms", "mib"])
+        for work, results in blocks.items():
+            for name, result in results.items():
+                mib = "" if result.mib is None else f"{result.mib:.0f}"
+                for i, (ms, cpu) in enumerate(zip(result.ms, result.cpu_ms, strict=True)):
+                    table.writerow([work, threads, name, i, f"{ms:.2f}", f"{cpu:.2f}", mib])
+
+
 def print_row(cells: list[str]) -> None:
     print("  ".join(map(str.ljust, cells, COLUMNS.values())).rstrip(), flush=True)
 
@@ -122,6 +138,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=7, help="default: 7")
     parser.add_argument("--threads", type=int, default=os.cpu_count(),
                         help="of each contestant (default: %(default)s, the CPUs)")  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a .csv with every repeat")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--training", action="store_true", help="training steps only")
     only.add_argument("--forward", action="store_true", help="forward passes only")
@@ -148,14 +165,18 @@ def main(argv: list[str] | None = None) -> None:
     print_row(list(COLUMNS))
     blocks = [(label, False) for label in args.configs or CONFIGS if not args.forward]
     blocks += [(label, True) for label in args.configs or FORWARD if not args.training]
+    recorded = {}
     for label, forward in blocks:
         work, jobs = f"{label} {'forward' if forward else 'train'}", jobs_of(label, forward, names)
         results = measure(jobs, args.repeats, args.threads,
                           lambda line, work=work: progress(f"{work}: {line}"))  # fmt: skip
+        recorded[work] = {name: r for name, r in results.items() if not r.failed}
         shown = [name for name in names if name in jobs or name not in present]
         for cells in rows_of(work, shown, results, imports):
             print_row(cells)
     print(LEGEND)
+    if args.out:
+        write(args.out, args.threads, recorded)
 
 
 if __name__ == "__main__":

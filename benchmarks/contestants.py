@@ -4,11 +4,13 @@ A step is a function without arguments that returns the loss in nats per token. 
 loss, backward, clipping at a global norm of 1, AdamW. Forward only: the loss, without a tape.
 """
 
+import importlib
 import importlib.util
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from types import ModuleType
 from unittest.mock import patch
 
 import numpy as np
@@ -76,9 +78,20 @@ def recompute_step(config: Config, forward: bool = False) -> Step:
 
 
 def returned_step(config: Config, forward: bool = False) -> Step:
-    with patch("ctypes.CDLL", side_effect=OSError):  # then backend cannot ask for it
-        import minigpt.backend  # noqa: F401
+    memory = memory_unasked()
+    memory.LARGE = math.inf
     return minigpt_step(config, forward)
+
+
+def pooled_step(config: Config, forward: bool = False) -> Step:
+    assert math.inf > memory_unasked().LARGE
+    return minigpt_step(config, forward)
+
+
+def memory_unasked() -> ModuleType:
+    """minigpt.memory, where the C library was not told to keep freed memory."""
+    with patch("ctypes.CDLL", side_effect=OSError):
+        return importlib.import_module("minigpt.memory")
 
 
 def torch_step(config: Config, forward: bool = False, compiled: bool = False) -> Step:
@@ -161,6 +174,7 @@ CONTESTANTS = {
     "recompute": Contestant("minigpt, recompute", ("minigpt.recompute", "minigpt.parallel"),
                             recompute_step),
     "returned": Contestant("minigpt, returning", ("numpy",), returned_step),
+    "pooled": Contestant("minigpt, its blocks", ("numpy",), pooled_step),
     "torch": Contestant("PyTorch", ("torch", "torch._dynamo"), torch_step),
     "compiled": Contestant("PyTorch, compiled", ("torch", "torch._inductor.compile_fx"),
                            compiled_step),

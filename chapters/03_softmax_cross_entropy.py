@@ -623,6 +623,8 @@ print(inspect.getsource(F.cross_entropy.forward))
 # - **In place** (`p /= ...`, `logp -= ...`), on arrays made here and never on the argument. For a
 #   GPT the logits are the largest array of a step, and a second copy of them costs more than the
 #   arithmetic.
+# - **In memory that was used before**, where an array is large: `memory.subtract(x, y)` is `x - y`,
+#   and `memory.like(x)` an empty array like `x`. Chapter 14 says what that saves.
 # - **No one-hot matrix.** `d[rows, t] -= 1` subtracts $Y$ where it is not 0. Each row is hit once,
 #   so the trap of repeated indices is not met.
 # - **It keeps `logp`, not `p`**: the loss needs the log, and $p$ is one `exp` away when backward

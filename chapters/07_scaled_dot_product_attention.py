@@ -710,7 +710,9 @@ print(inspect.getsource(kernels.softmax_vjp))
 # - **It scales the queries, not the scores**: $T_q D$ products instead of $T_q T_k$. The scaled
 #   queries are what the closure keeps, so `dk` needs no scale of its own; `dq` does.
 # - **Scores, exponentials and weights share one array**, written in place. At $T = 1024$ each new
-#   array of that shape would be 4 MB in float32, and fresh memory is not free.
+#   array of that shape would be 4 MB in float32, and fresh memory is not free. So large results
+#   also go to memory that was used before: `memory.matmul(x, y)` is `x @ y`, `memory.multiply` a
+#   product elementwise, and chapter 14 says what that saves.
 # - **The subtracted row sums come from (07.22)**, as `dots`, and `datt` becomes `ds` in place.
 # - **The causal mask is one small triangle**, `_later`: of a block's keys only the last $T_q$ can
 #   be later than a query, so only those scores get the $-\infty$, and no mask of $T^2$ numbers

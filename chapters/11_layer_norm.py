@@ -627,6 +627,8 @@ print(inspect.getsource(F.layer_norm.forward))
 #   are inner products in one pass over memory, without a temporary of size $(N,C)$ for the squares.
 # - It works in place on arrays that it made itself: `xhat` starts as the centred row and is
 #   scaled where it lies. Of all these arrays only `xhat` and `rstd` survive to the backward pass.
+# - `memory.multiply(x, w)` is `x * w`, and `memory.subtract` a difference. A large result is
+#   written to memory that was used before; chapter 14 says what that saves.
 # - On a GPU, `kernels.fused` puts kernels in its place, each of several elementwise steps in one
 #   pass over memory. With NumPy the decorator leaves the function as it stands.
 # - `in_float32` widens rows of float16, where a square beyond $255^2$ is infinite, and rounds what

@@ -964,9 +964,10 @@ print(inspect.getsource(clip_grad_norm))
 # - All parameters of a model lie in one flat array, of which each keeps a view. An update is a
 #   few array operations over the whole model, not a loop over dozens of small arrays.
 # - It runs in chunks that fit into a core's second-level cache, and writes intermediate results
-#   into one scratch array: an update reads four numbers a parameter from memory ($x$, $g$, $m$,
-#   $v$) and writes three, each once. `start` and `end` bound the share of one thread: `step` gives
-#   all numbers to one, unless a training run has more of them.
+#   into one scratch array (`memory.like(x)`: empty, shaped like `x`, in memory that was used before
+#   if it is large, as in chapter 14). An update reads four numbers a parameter from memory ($x$,
+#   $g$, $m$, $v$) and writes three, each once. `start` and `end` bound the share of one thread:
+#   `step` gives all numbers to one, unless a training run has more of them.
 # - The corrections are scalars, and multiply one array each: $1/\sqrt{1-\beta_2^t}$ multiplies
 #   the root, and $\eta/(1-\beta_1^t)$ the quotient. $\hat m$ and $\hat v$ never exist as arrays,
 #   and $\varepsilon$ is still added *after* the correction, as in (15.21).

@@ -1263,9 +1263,11 @@ print(inspect.getsource(F.cross_entropy.forward).split('"""')[2])
 
 # %% [markdown]
 # `cross_entropy` knows of no temperature. Its backward pass ends at its argument, $z/T$, with
-# $(p-\mathrm{onehot})/n$. The product `z * exp(-tau)` passes that on twice: times $b$ to $z$, and,
-# summed over all entries because one $\tau$ was used in all of them, to $\tau$. Gradient descent on
-# $\tau$ must end where halving ends, and the logits of the best temperature need no second one:
+# $(p-\mathrm{onehot})/n$. (`memory.subtract(x, y)` is `x - y`, and `memory.like(x)` an empty array
+# like `x`, both in memory that was used before if they are large: chapter 14.) The product
+# `z * exp(-tau)` passes that on twice: times $b$ to $z$, and, summed over all entries because one
+# $\tau$ was used in all of them, to $\tau$. Gradient descent on $\tau$ must end where halving ends,
+# and the logits of the best temperature need no second one:
 
 # %%
 z, y = scored(rng, 300, 6, 5.0)

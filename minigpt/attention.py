@@ -8,7 +8,7 @@ import functools
 import math
 from typing import Any
 
-from minigpt import kernels
+from minigpt import kernels, memory
 from minigpt.backend import holds, row_dots, xp
 from minigpt.functional import dropout_mask
 from minigpt.positions import rotary
@@ -52,7 +52,7 @@ def causal_attention(q, k, v, *, bias=None, p=0.0, rng=None):
     bias = _bias_of(q, k, bias)
     if T <= BLOCK:
         return _attend(q, k, v, bias, p, rng, causal=True)
-    out, blocks = xp.empty((*q.shape[:-1], v.shape[-1]), q.dtype), []
+    out, blocks = memory.empty((*q.shape[:-1], v.shape[-1]), q.dtype), []
     for i in range(0, T, BLOCK):
         j = min(i + BLOCK, T)
         rows, keys = (..., slice(i, j), slice(None)), (..., slice(j), slice(None))
@@ -61,7 +61,7 @@ def causal_attention(q, k, v, *, bias=None, p=0.0, rng=None):
         blocks.append((rows, keys, block_vjp))
 
     def vjp(g):
-        dq, dk, dv = xp.empty_like(q), xp.zeros_like(k), xp.zeros_like(v)
+        dq, dk, dv = memory.like(q), xp.zeros_like(k), xp.zeros_like(v)
         for rows, keys, block_vjp in blocks:
             dq[rows], dk_part, dv_part = block_vjp(g[rows])
             dk[keys] += dk_part
@@ -77,10 +77,10 @@ def _attend(q: Any, k: Any, v: Any, bias: Any, p: float, rng: Any, causal: bool)
     causal: the queries are the last Tq positions, and see no later key.
     """
     scale = 1 / math.sqrt(q.shape[-1])  # D products of variance 1 sum to variance D
-    q = q * scale  # (..., Tq, D), fewer numbers than the scores
+    q = memory.multiply(q, scale)  # (..., Tq, D), fewer numbers than the scores
 
     def weights():
-        att = q @ k.swapaxes(-1, -2)  # (..., Tq, Tk), the scores at first
+        att = memory.matmul(q, k.swapaxes(-1, -2))  # (..., Tq, Tk), the scores at first
         if bias is not None:
             att += bias  # before the softmax, so that the weights of the rest still sum to 1
         if causal:  # only the last Tq keys can be later than a query
@@ -92,20 +92,20 @@ def _attend(q: Any, k: Any, v: Any, bias: Any, p: float, rng: Any, causal: bool)
 
     att = weights()
     mask = dropout_mask(att, p, rng)
-    out = (att if mask is None else att * mask) @ v  # (..., Tq, Dv)
+    out = memory.matmul(att if mask is None else att * mask, v)  # (..., Tq, Dv)
     kept = att if k.shape[-2] <= KEPT else None  # of a long context, computed once more
 
     def vjp(g):
         att = weights() if kept is None else kept
-        ds = g @ v.swapaxes(-1, -2)  # (..., Tq, Tk), datt at first
+        ds = memory.matmul(g, v.swapaxes(-1, -2))  # (..., Tq, Tk), datt at first
         if mask is not None:
             ds *= mask
         # sum(datt * att) = sum(g * out): Dv numbers a row instead of Tk
         ds = kernels.softmax_vjp(ds, row_dots(g, out), att)
-        dq = ds @ k  # (..., Tq, D)
+        dq = memory.matmul(ds, k)  # (..., Tq, D)
         dq *= scale
-        dk = ds.swapaxes(-1, -2) @ q  # (..., Tk, D), q carries the scale
-        dv = (att if mask is None else att * mask).swapaxes(-1, -2) @ g  # (..., Tk, Dv)
+        dk = memory.matmul(ds.swapaxes(-1, -2), q)  # (..., Tk, D), q carries the scale
+        dv = memory.matmul((att if mask is None else att * mask).swapaxes(-1, -2), g)
         return dq, dk, dv
 
     return out, vjp
@@ -163,11 +163,11 @@ def causal_self_attention(qkv, *, n_head, rope=False, bias=None, p=0.0, rng=None
     out, attention_vjp = causal_attention.forward(q, k, v, bias=bias, p=p, rng=rng)
 
     def vjp(g):
-        dqkv = xp.empty_like(qkv)
+        dqkv = memory.like(qkv)
         parts = heads(dqkv)  # views of it
         parts[0], parts[1], parts[2] = attention_vjp(heads(g, 1)[0])
         if rope:
             parts[:2] = turn_back(parts[:2])
         return (dqkv,)
 
-    return out.transpose(0, 2, 1, 3).reshape(B, T, C), vjp
+    return memory.copy(out.transpose(0, 2, 1, 3)).reshape(B, T, C), vjp

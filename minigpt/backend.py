@@ -8,10 +8,8 @@ its first product) trades that for speed: TF32, whose factors have 10 bits of fr
 trains in float16 there.
 """
 
-import ctypes
 import functools
 import os
-import sys
 from types import ModuleType
 from typing import Any
 
@@ -43,28 +41,7 @@ def _choose(name: str) -> ModuleType:
     return cupy
 
 
-def _keep_freed_memory() -> None:
-    """Ask glibc to keep large freed blocks for the next allocation.
-
-    A training step frees and asks for the same sizes again and again. By default glibc returns
-    such blocks to the system, and the page faults that follow cost a third of a step. Other
-    systems' allocators are left as they are.
-    """
-    if sys.platform != "linux":
-        return
-    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # <malloc.h>
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library, such as musl
-        return
-    mallopt(M_MMAP_THRESHOLD, 1 << 30)
-    mallopt(M_TRIM_THRESHOLD, 1 << 30)
-    mallopt(M_ARENA_MAX, 1)  # one pool of freed blocks for all threads
-
-
 xp: Any = _choose(os.environ.get("MINIGPT_BACKEND", "numpy"))
-_keep_freed_memory()
-
 
 on_host = xp is numpy  # whether arrays are in the memory that Python and files use
 

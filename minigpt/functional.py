@@ -7,7 +7,7 @@ In-place work (`out=`, `+=`) is on arrays made here, never on an argument.
 import math
 from typing import Any
 
-from minigpt import backend, kernels, ops  # noqa: F401 - ops binds Tensor's operators
+from minigpt import backend, kernels, memory, ops  # noqa: F401 - ops binds Tensor's operators
 from minigpt.backend import column_dots, column_sums, row_dots, row_sums, to_numpy, xp
 from minigpt.erf import erf
 from minigpt.tensor import primitive
@@ -33,7 +33,7 @@ def gelu(x, *, approximate="tanh"):
         raise ValueError(f"approximate must be 'tanh' or 'none', got {approximate!r}")
     linear, cubic = 2 * math.sqrt(2 / math.pi), 2 * math.sqrt(2 / math.pi) * 0.044715
     # 2u = x (linear + cubic x^2), and (1 + tanh u) / 2 = 1 / (1 + exp(-2u)): exp costs less.
-    s = xp.asarray(x * x)
+    s = xp.asarray(memory.multiply(x, x))
     s *= -cubic
     s -= linear
     s *= x  # -2u
@@ -43,17 +43,17 @@ def gelu(x, *, approximate="tanh"):
     xp.divide(1, s, out=s)
 
     def vjp(g):
-        dx = x * x
-        dx *= 3 * cubic
-        dx += linear  # 2 du/dx
+        dx = memory.multiply(x, x)
+        dx *= -3 * cubic
+        dx -= linear  # -2 du/dx
         dx *= x
-        dx *= 1 - s
+        dx *= memory.subtract(s, 1)
         dx += 1
         dx *= s  # s + 2 x s (1 - s) du/dx
         dx *= g
         return (dx,)
 
-    return x * s, vjp
+    return memory.multiply(x, s), vjp
 
 
 @primitive
@@ -97,18 +97,18 @@ def layer_norm(x, w, b, *, eps=1e-5):
     check_norm("layer_norm", x, eps, w, b)
     C, x_shape = x.shape[-1], x.shape
     x = x.reshape(-1, C)  # (N, C)
-    xhat = x - row_sums(x) / C
+    xhat = memory.subtract(x, row_sums(x) / C)
     rstd = 1 / xp.sqrt(row_dots(xhat, xhat) / C + eps)  # (N, 1)
     xhat *= rstd
-    out = xhat * w
+    out = memory.multiply(xhat, w)
     out += b
 
     def vjp(g):
         g = g.reshape(-1, C)
-        dx = g * w  # gw
+        dx = memory.multiply(g, w)  # gw
         mean, projection = row_sums(dx) / C, row_dots(dx, xhat) / C  # (N, 1)
         dx -= mean
-        dx -= xhat * projection
+        dx -= memory.multiply(xhat, projection)
         dx *= rstd
         return dx.reshape(x_shape), column_dots(g, xhat), column_sums(g)
 
@@ -173,14 +173,13 @@ def linear(x, w, b=None):
     """
     if x.shape[-1] != w.shape[0] or (b is not None and b.shape != w.shape[1:]):
         raise ValueError(f"linear: x {x.shape}, w {w.shape} and b do not fit")
-    x_shape, rows = x.shape, x.reshape(-1, w.shape[0])  # (N, n): one product for all
-    out = rows @ w
+    x_shape, m, rows = x.shape, w.shape[1], x.reshape(-1, len(w))  # (N, n): one product for all
+    out = memory.matmul(rows, w)
     if b is not None:
         out += b
-    m = w.shape[1]
     return out.reshape(*x_shape[:-1], m), (
-        lambda g: (g.reshape(-1, m) @ w.T).reshape(x_shape),
-        lambda g: rows.T @ g.reshape(-1, m),
+        lambda g: memory.matmul(g.reshape(-1, m), w.T).reshape(x_shape),
+        lambda g: memory.matmul(rows.T, g.reshape(-1, m)),
         lambda g: column_sums(g.reshape(-1, m)),
     )
 
@@ -212,8 +211,8 @@ def cross_entropy(logits, targets, *, ignore_index=None, label_smoothing=0.0):
     if N == 0:
         raise ValueError("cross_entropy: no target counts")
     t, counted = xp.asarray(t), xp.asarray(counted)
-    logp = flat - flat.max(-1, keepdims=True)
-    logp -= xp.log(xp.exp(logp).sum(-1, keepdims=True))
+    logp = memory.subtract(flat, flat.max(-1, keepdims=True))
+    logp -= xp.log(xp.exp(logp, out=memory.like(logp)).sum(-1, keepdims=True))
     rows, e = xp.arange(len(t)), label_smoothing
     nll = -logp[rows, t]  # (N,)
     if e:
@@ -221,7 +220,7 @@ def cross_entropy(logits, targets, *, ignore_index=None, label_smoothing=0.0):
 
     @kernels.fused(lambda g: kernels.cross_entropy_vjp(g, logits, logp, t, counted, e, N))
     def dlogits(g):
-        d = xp.exp(logp) - e / V
+        d = memory.subtract(xp.exp(logp, out=memory.like(logp)), e / V)
         d[rows, t] -= 1 - e  # each row once
         d *= counted[:, None] * (g / N)
         return d.reshape(logits.shape)

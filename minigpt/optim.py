@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from itertools import accumulate
 from typing import Any
 
-from minigpt import kernels
+from minigpt import kernels, memory
 from minigpt.backend import xp
 from minigpt.tensor import Tensor
 from minigpt.threads import each, shares
@@ -114,7 +114,7 @@ class Adam(Optimizer):
 
     def _update(self, start: int, end: int) -> None:
         """Move the numbers from start to end, by chunks that stay in the cache."""
-        scratch = xp.empty_like(self.data[:CHUNK])
+        scratch = memory.like(self.data[:CHUNK])
         for i in range(start, end, CHUNK):
             self._update_chunk(slice(i, min(i + CHUNK, end)), scratch)
 

@@ -86,7 +86,7 @@ def draw_runs(path: Path, runs: Sequence[Run], x: str = "steps") -> None:
     axes.set(xlabel=AXES[x], ylabel="loss (nats per character)", title="Loss during training")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlim(left=0)
-    axes.legend(framealpha=1, edgecolor="none")
+    axes.legend(loc="upper right", framealpha=1, edgecolor="none")
     _write_beside(axes, labels)
     write_figure(path, figure)
 

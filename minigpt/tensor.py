@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
+from minigpt import memory
 from minigpt.backend import to_numpy, xp
 
 _FREED = object()  # in place of the vjp of a node whose graph was freed
@@ -130,7 +131,8 @@ class Tensor:
                 if parent is None:
                     continue
                 key = id(parent)
-                grads[key] = grads[key] + dx if key in grads else dx  # out of place: dx may be g
+                # The sum is out of place: dx may be g.
+                grads[key] = memory.add(grads[key], dx) if key in grads else dx
                 waiting[key] -= 1
                 if waiting[key] == 0:
                     ready.append(parent)

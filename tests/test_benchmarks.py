@@ -4,6 +4,7 @@ What needs a library that is not installed is skipped by name; compiled PyTorch 
 `python -m benchmarks.compare`, which compares its losses too: it compiles for half a minute.
 """
 
+import csv
 import math
 
 import numpy as np
@@ -154,17 +155,24 @@ def test_ratios_are_taken_within_a_repeat():
     assert rows[4][1:3] == ["JAX, compiled", "not installed"]
 
 
-def test_one_command_prints_one_table(monkeypatch, capsys):
+def test_one_command_prints_one_table(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(compare, "CONFIGS", {"A": TINY})
     monkeypatch.setattr(compare, "FORWARD", ("A",))
     monkeypatch.setattr(compare, "import_seconds", lambda modules: 0.25)
-    compare.main(["--contestants", "products", "recompute", "minigpt", "--repeats", "1"])
+    compare.main(["--contestants", "products", "recompute", "minigpt", "--repeats", "2",
+                  "--out", str(tmp_path / "all.csv")])  # fmt: skip
     printed = capsys.readouterr()
     lines = [line.split("  ")[0] + ":" + line[12:30].strip() for line in printed.out.splitlines()]
     assert lines[1:7] == ["work:contestant", "A train:minigpt", "A train:minigpt, recompute",
                           "A train:products alone", "A forward:minigpt",
                           "A forward:products alone"]  # fmt: skip
-    assert "A forward: repeat 1 of 1" in printed.err
+    assert "A forward: repeat 2 of 2" in printed.err
+    with open(tmp_path / "all.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 5 and {row["repeat"] for row in rows} == {"0", "1"}
+    ours = [float(row["ms"]) for row in rows if row["contestant"] == "minigpt"][:2]
+    shown = printed.out.splitlines()[2][32:].split()[0]
+    assert float(shown) == pytest.approx(sum(ours) / 2, abs=0.06)  # the median of two
 
 
 def test_import_seconds_are_those_of_a_fresh_interpreter():

@@ -170,6 +170,30 @@ def test_the_speed_of_generation_is_that_of_its_file():
     assert len(wanted) == 3
 
 
+def test_the_times_beside_pytorch_are_those_of_their_file():
+    with open(ROOT / "figures" / "data" / "compare.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["threads"] for row in rows} == {"2"}
+    times: dict = {}
+    for row in rows:
+        times.setdefault((row["contestant"], row["work"]), []).append(float(row["ms"]))
+    works = list(dict.fromkeys(work for _, work in times))
+
+    def cell(name, work):
+        found = zip(times.get((name, work), []), times["torch", work], strict=False)
+        ratios = [a / b for a, b in found]
+        return f"{median(ratios):.2f}" if ratios else ""
+
+    wanted = {name: [cell(name, work) for work in works] for name, _ in times if name != "torch"}
+    head, _, *table = re.search(r"\| times PyTorch's \|.*?\n\n", README, re.S)[0].split("\n")[:-2]
+    assert [name.strip() for name in head.split("|")[2:-1]] == works
+    found = {}
+    for line in table:
+        name, *cells = (cell.strip() for cell in line.split("|")[1:-1])
+        found[name.split()[0].strip("`:")] = cells
+    assert found == wanted
+
+
 def test_the_best_ngram_is_the_one_it_says():
     corpus = data.load("facts")
     parts, tokenizer = data.split(corpus), CharTokenizer.from_text(corpus.text)

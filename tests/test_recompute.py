@@ -1,12 +1,14 @@
 """Blocks that are computed twice: the same bits from less memory."""
 
+import math
 import tracemalloc
 
 import numpy as np
 import pytest
 
 from minigpt import functional as F
-from minigpt.backend import to_numpy, xp
+from minigpt import memory
+from minigpt.backend import on_host, to_numpy, xp
 from minigpt.generate import generate
 from minigpt.model import GPT, POSITIONS, GPTConfig
 from minigpt.optim import AdamW
@@ -97,9 +99,23 @@ def peak(gpt, idx, targets):
 
 
 @pytest.mark.skipif(xp.__name__ == "cupy", reason="tracemalloc does not see a GPU's memory")
-def test_activations_of_one_block_instead_of_all():
+def test_activations_of_one_block_instead_of_all(monkeypatch):
+    monkeypatch.setattr(memory, "LARGE", math.inf)  # blocks from before would not be counted
     sizes = dict(n_layer=8, n_head=4, n_embd=64, block_size=64)
     models = [model(**sizes), model(**sizes)]
     recompute_blocks(models[1])
     whole, less = (peak(gpt, *batch((8, 64))) for gpt in models)
     assert less < whole / 4
+
+
+@pytest.mark.skipif(not on_host, reason="on a GPU, CuPy keeps freed memory by itself")
+def test_blocks_for_one_block_instead_of_all(monkeypatch):
+    held = []
+    for change in (lambda gpt: None, recompute_blocks):
+        monkeypatch.setattr(memory, "BLOCKS", memory.Blocks())
+        monkeypatch.setattr(memory, "LARGE", memory.WORTHWHILE)
+        gpt = model(n_layer=8, n_head=4, n_embd=64, block_size=64)
+        change(gpt)
+        F.cross_entropy(gpt(batch((8, 64))[0]), batch((8, 64))[1]).backward()
+        held.append(memory.BLOCKS.held)
+    assert 0 < held[1] < held[0] / 4

@@ -4,8 +4,8 @@ figures/cupy_differences.md lists the differences, each with its test here. CuPy
 is where they were read. The last tests hold the stand-in's tables to CuPy itself, where installed.
 """
 
-import gc
 import copy
+import gc
 import inspect
 import json
 import math

@@ -1,5 +1,6 @@
 """RMS norm: what Llama has in place of GPT-2's layer norm."""
 
+from minigpt import memory
 from minigpt.backend import column_dots, row_dots, xp
 from minigpt.functional import check_norm
 from minigpt.tensor import primitive
@@ -22,13 +23,13 @@ def rms_norm(x, w, *, eps=1e-5):
     C, x_shape = x.shape[-1], x.shape
     x = x.reshape(-1, C)  # (N, C)
     rrms = 1 / xp.sqrt(row_dots(x, x) / C + eps)  # (N, 1)
-    xhat = x * rrms
+    xhat = memory.multiply(x, rrms)
 
     def vjp(g):
         g = g.reshape(-1, C)
-        dx = g * w  # gw
-        dx -= xhat * (row_dots(dx, xhat) / C)
+        dx = memory.multiply(g, w)  # gw
+        dx -= memory.multiply(xhat, row_dots(dx, xhat) / C)
         dx *= rrms
         return dx.reshape(x_shape), column_dots(g, xhat)
 
-    return (xhat * w).reshape(x_shape), vjp
+    return memory.multiply(xhat, w).reshape(x_shape), vjp
