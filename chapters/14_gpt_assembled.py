@@ -9,7 +9,7 @@
 # - **Read before:** [07](07_scaled_dot_product_attention.ipynb), [11](11_layer_norm.ipynb)
 # - **Package file:** `minigpt/model.py` (`Block`, `GPT`), `minigpt/cost.py`
 # - **Minutes:** 90 to read, 150 for the exercises
-# - **Runs in:** under 45 seconds on one core
+# - **Runs in:** about a minute on one core
 
 # %% role="setup"
 import inspect
