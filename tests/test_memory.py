@@ -218,7 +218,8 @@ def test_threads_never_share_a_block(blocks):
 # --- the C library ---
 
 
-@pytest.mark.parametrize("library", [OSError, TypeError, lambda name: object()], ids=str)
+@pytest.mark.parametrize("library", [OSError, TypeError, lambda name: object()],
+                         ids=["OSError", "TypeError", "no mallopt"])  # fmt: skip
 def test_a_library_that_cannot_be_asked(library, monkeypatch):
     monkeypatch.setattr("ctypes.CDLL", mock(side_effect=library))
     assert memory.ask_glibc() is False
