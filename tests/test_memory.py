@@ -245,7 +245,7 @@ def test_what_is_asked(refused, monkeypatch):
 def test_blocks_are_kept_where_the_library_does_not():
     code = ("import ctypes\nctypes.CDLL = None\nfrom minigpt import memory\n"
             "assert memory.LARGE == memory.WORTHWHILE")  # fmt: skip
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked")
