@@ -58,7 +58,7 @@ class Blocks:
         self._lock = threading.Lock()
 
     def take(self, size: int) -> Any:
-        """A lease of a free block, or of a new one: see Lease. Threads may ask at once."""
+        """A lease of a free block, or of a new one: see _lease. Threads may ask at once."""
         free = self.free.setdefault(size, [])
         try:
             block = free.pop()  # one step, as append is

@@ -77,7 +77,7 @@ def fused(function, *arrays, **options):
     return out.get(), gradients
 
 
-def close(got, want, times=16):
+def assert_close(got, want, times=16):
     """Equal but for rounding, in the wanted dtype; NaN and inf in the same places."""
     assert got.dtype == want.dtype and got.shape == want.shape
     few = times * np.finfo(want.dtype).eps
@@ -85,13 +85,13 @@ def close(got, want, times=16):
     np.testing.assert_allclose(got, want, rtol=few, atol=few * min(1, finite.max(initial=0)))
 
 
-def same(function, primitive, arrays, g, times=16, **options):
+def assert_same(function, primitive, arrays, g, times=16, **options):
     """Fused and plain agree in the result and in every gradient."""
     (got, got_vjp), (want, want_vjp) = (
         fused(function, *arrays, **options), plain(primitive, *arrays, **options))  # fmt: skip
-    close(got, want, times)
+    assert_close(got, want, times)
     for dx, wanted in zip(got_vjp(g), want_vjp(g), strict=True):
-        close(dx, wanted, times)
+        assert_close(dx, wanted, times)
 
 
 def normal(*shape, dtype="float64", seed=0, scale=1.0):
@@ -104,14 +104,16 @@ def normal(*shape, dtype="float64", seed=0, scale=1.0):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gelu(shape, dtype):
-    same(kernels.gelu, F.gelu, [normal(*shape, dtype=dtype, scale=3)], normal(*shape, dtype=dtype))
+    assert_same(
+        kernels.gelu, F.gelu, [normal(*shape, dtype=dtype, scale=3)], normal(*shape, dtype=dtype)
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gelu_at_the_edges(dtype):
     x = np.array([0.0, -0.0, 1e-30, -1e-30, 5, -5, 12, -12, 1e4, -1e4, 1e15, -1e15, 1e30, -1e30,
                   np.inf, -np.inf, np.nan], dtype)  # fmt: skip
-    same(kernels.gelu, F.gelu, [x], np.full_like(x, -1.5))
+    assert_same(kernels.gelu, F.gelu, [x], np.full_like(x, -1.5))
     out, gradients = fused(kernels.gelu, x)
     assert out[8] == x[8] and out[9] == 0 and not np.signbit(out[2])
     assert list(gradients(np.ones_like(x))[0][:2]) == [0.5, 0.5]
@@ -123,7 +125,7 @@ def test_gelu_at_the_edges(dtype):
 def test_layer_norm(shape, eps, dtype):
     w, b = normal(shape[-1], dtype=dtype, seed=1), normal(shape[-1], dtype=dtype, seed=2)
     x, g = normal(*shape, dtype=dtype, scale=2) + 1, normal(*shape, dtype=dtype, seed=3)
-    same(kernels.layer_norm, F.layer_norm, [x, w, b], g, times=64, eps=eps)
+    assert_same(kernels.layer_norm, F.layer_norm, [x, w, b], g, times=64, eps=eps)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -131,7 +133,7 @@ def test_layer_norm_at_the_edges(dtype):
     """Rows that are constant, tiny, huge, and of NaN."""
     rows = [[0, 0, 0], [3, 3, 3], [1e-20, -1e-20, 0], [1e15, -1e15, 1e14], [np.nan, 1, 2]]
     x, w, b = np.array(rows, dtype), np.array([1, -2, 3], dtype), np.array([0, 5, 1], dtype)
-    same(kernels.layer_norm, F.layer_norm, [x, w, b], normal(5, 3, dtype=dtype), times=64)
+    assert_same(kernels.layer_norm, F.layer_norm, [x, w, b], normal(5, 3, dtype=dtype), times=64)
     out, gradients = fused(kernels.layer_norm, x, w, b)
     np.testing.assert_array_equal(out[:2], [b, b])
     assert np.isfinite(gradients(np.ones_like(x))[0][:4]).all()
@@ -154,12 +156,12 @@ def test_softmax_of_attention(shape, scale, dtype):
         assert kernels.softmax(y, strict.asarray(top)) is y
         assert kernels.softmax_vjp(h, strict.asarray(dots), strict.asarray(p)) is h
     few = 16 if scale == 1 else 512  # exp makes of an error in x that error times x
-    close(y.get(), want, few)
-    close(h.get(), (g - dots) * p)
+    assert_close(y.get(), want, few)
+    assert_close(h.get(), (g - dots) * p)
     if xp is np:  # the plain versions: also in place
         assert kernels.softmax(x, top) is x and kernels.softmax_vjp(g, dots, p) is g
-        close(x, want, few)
-        close(g, h.get())
+        assert_close(x, want, few)
+        assert_close(g, h.get())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -182,7 +184,7 @@ def test_cross_entropy_s_gradient(lead, V, e, ids, dtype):
         arrays = (strict.asarray(a) for a in (g, logits, logp, t, counted.reshape(-1)))
         got = kernels.cross_entropy_vjp(*arrays, e, int(counted.sum())).get()
     _, gradients = plain(F.cross_entropy, logits, targets, label_smoothing=e, **options)
-    close(got, gradients(g)[0])
+    assert_close(got, gradients(g)[0])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -215,7 +217,7 @@ def test_adam_s_update(kind, options, dtype):
             with on_device():
                 kernels.adam(twin)
             for name in ("data", "m", "v"):
-                close(getattr(twin, name).get(), to_numpy(getattr(optimizer, name)))
+                assert_close(getattr(twin, name).get(), to_numpy(getattr(optimizer, name)))
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (50_001,), (3, 20_000), (20_000, 3), (2, 0, 5)])
@@ -381,7 +383,7 @@ def test_c_and_numpy_read_the_same(name, dtype, in_place, compiled):
         arguments.append(ctypes.c_void_p(outs[what].ctypes.data))
     getattr(compiled[dtype], name)(*arguments)
     for what, want in read_by_numpy(name, dtype, in_place).items():
-        close(outs[what], want, times=8)
+        assert_close(outs[what], want, times=8)
 
 
 def test_cuda_compiles_what_cupy_would_compile(tmp_path):

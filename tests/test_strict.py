@@ -34,7 +34,7 @@ def vector(*numbers, dtype=float):
     return xp.asarray(np.array(numbers, dtype))
 
 
-def same(x, expected):
+def assert_same(x, expected):
     """x is an array of the device with these values and, if told by NumPy, this dtype."""
     assert type(x) is xp.ndarray
     if isinstance(expected, np.ndarray | np.generic):
@@ -99,8 +99,8 @@ def test_results_are_stored_in_device_arrays():
     x, total, product = xp.ones((2, 3)), xp.zeros(3), xp.zeros((2, 2))
     assert xp.sum(x, axis=0, out=total) is total
     assert xp.matmul(x, x.T, out=product) is product
-    same(total, np.full(3, 2.0))
-    same(product, np.full((2, 2), 3.0))
+    assert_same(total, np.full(3, 2.0))
+    assert_same(product, np.full((2, 2), 3.0))
 
 
 def test_numbers_mix_and_promote_as_in_numpy():
@@ -112,9 +112,9 @@ def test_numbers_mix_and_promote_as_in_numpy():
             (xp.add(number, x), np.add(number, x.get())),
             (number - x, number - x.get()),
         ):
-            same(out, expected)
-    same(xp.exp(1.0), np.array(np.exp(1.0)))
-    same(xp.where(x > 1, x, 0), np.zeros(2, np.float32))
+            assert_same(out, expected)
+    assert_same(xp.exp(1.0), np.array(np.exp(1.0)))
+    assert_same(xp.where(x > 1, x, 0), np.zeros(2, np.float32))
     for other in ("2", [2.0, 2.0], None, object(), np.longdouble(2)):
         with pytest.raises(TypeError):
             x * other
@@ -254,7 +254,7 @@ def test_single_elements_are_0d_arrays():
     x = vector(1, 2)
     assert x[0].shape == xp.exp(x[0]).shape == (x[0] + 1).shape == next(iter(x)).shape == ()
     x[0][()] = 5.0  # and a view of the element
-    same(x, [5.0, 2.0])
+    assert_same(x, [5.0, 2.0])
 
 
 def test_a_0d_array_is_no_index():
@@ -265,7 +265,7 @@ def test_a_0d_array_is_no_index():
     for use in (lambda x: x[:n], lambda x: x.sum(n), lambda x: xp.split(x, n)):
         with pytest.raises(TypeError):
             use(vector(1, 2, 3))
-    same(vector(1, 2, 3)[n], 3.0)  # as an index array it will do
+    assert_same(vector(1, 2, 3)[n], 3.0)  # as an index array it will do
 
 
 def test_item_takes_no_index():
@@ -288,21 +288,21 @@ def test_an_empty_array_is_false_with_a_warning():
 def test_index_arrays_out_of_range_wrap():
     x, far = xp.arange(12).reshape(3, 4), vector(-4, 5, dtype=int)
     a, near = x.get(), [2, 2]
-    same(x[far], a[near])
-    same(x[:, far], a[:, [0, 1]])
-    same(x[..., far], a[:, [0, 1]])
-    same(x[None, far], a[None][:, near])
-    same(x[far, far], a[near, [0, 1]])
-    same(x[far[:, None], xp.arange(4)], a[near])
-    same(x[1, far], a[1, [0, 1]])
-    same(x.take(far), a.ravel()[[8, 5]])
-    same(xp.take(x, far, axis=0), a[near])
-    same(xp.take_along_axis(x, xp.full((3, 1), 7), 1), a[:, 3:])
-    same(x[xp.asarray(7)], a[1])
+    assert_same(x[far], a[near])
+    assert_same(x[:, far], a[:, [0, 1]])
+    assert_same(x[..., far], a[:, [0, 1]])
+    assert_same(x[None, far], a[None][:, near])
+    assert_same(x[far, far], a[near, [0, 1]])
+    assert_same(x[far[:, None], xp.arange(4)], a[near])
+    assert_same(x[1, far], a[1, [0, 1]])
+    assert_same(x.take(far), a.ravel()[[8, 5]])
+    assert_same(xp.take(x, far, axis=0), a[near])
+    assert_same(xp.take_along_axis(x, xp.full((3, 1), 7), 1), a[:, 3:])
+    assert_same(x[xp.asarray(7)], a[1])
     x[vector(4, dtype=int)] = -1
-    same(x[1], np.full(4, -1))
+    assert_same(x[1], np.full(4, -1))
     xp.add.at(x, vector(3, dtype=int), 10)
-    same(x[0], a[0] + 10)
+    assert_same(x[0], a[0] + 10)
 
 
 @pytest.mark.parametrize("index", [3, -4, (0, 4), np.int64(3), (slice(None), -5), (0, 0, 0)])
@@ -325,9 +325,9 @@ def test_index_arrays_of_the_host_are_copied_in():
     x = vector(1, 2, 3)
     for index in (np.array([0, 2]), [0, 2], ([0, 2],)):
         with xp.counting() as counts:
-            same(x[index], [1.0, 3.0])
+            assert_same(x[index], [1.0, 3.0])
         assert counts.copies_in == 1
-    same(x[[]], np.zeros(0))
+    assert_same(x[[]], np.zeros(0))
 
 
 @pytest.mark.parametrize("dtype", [float, np.float32, complex, int, np.uint8, bool])
@@ -363,15 +363,15 @@ def test_undefined_writes_are_found_behind_views_masks_and_several_indices():
 def test_several_writes_of_one_value_are_defined():
     x, idx = xp.zeros(3), vector(1, 1, dtype=int)
     x[idx] = 2.0
-    same(x, [0.0, 2.0, 0.0])
+    assert_same(x, [0.0, 2.0, 0.0])
     x[idx] = vector(np.nan, np.nan)
-    same(x, [0.0, np.nan, 0.0])
+    assert_same(x, [0.0, np.nan, 0.0])
 
 
 def test_add_at_sums_over_repeats():
     x = xp.zeros((3, 2))
     xp.add.at(x, vector(1, 1, 4, dtype=int), xp.ones((3, 2)))
-    same(x, [[0, 0], [3, 3], [0, 0]])
+    assert_same(x, [[0, 0], [3, 3], [0, 0]])
 
 
 def test_numpy_arrays_are_assigned_only_through_an_index_array():
@@ -382,10 +382,10 @@ def test_numpy_arrays_are_assigned_only_through_an_index_array():
         with pytest.raises(ValueError, match="cannot be used for fill"):
             x[index] = [1.0, 2.0]
     x[0], x[1:], x[...] = 1, np.float32(2), np.array(3.0)  # numbers, and 0-d arrays
-    same(x, [3.0, 3.0, 3.0])
+    assert_same(x, [3.0, 3.0, 3.0])
     x[vector(0, 1, dtype=int)] = np.array([7.0, 8.0])
     x[2:] = vector(9)
-    same(x, [7.0, 8.0, 9.0])
+    assert_same(x, [7.0, 8.0, 9.0])
     with pytest.raises(ValueError, match="cannot be used for fill"):
         x.fill(np.ones(3))
     with pytest.raises(ValueError, match="cannot be used for fill"):
@@ -444,8 +444,8 @@ def test_keywords_that_cupy_does_not_take(call):
 
 def test_clip_takes_both_bounds():
     x = vector(1, 3, 2)
-    same(xp.clip(x, None, 2), np.array([1.0, 2.0, 2.0]))
-    same(x.clip(max=2), np.array([1.0, 2.0, 2.0]))  # the method takes one
+    assert_same(xp.clip(x, None, 2), np.array([1.0, 2.0, 2.0]))
+    assert_same(x.clip(max=2), np.array([1.0, 2.0, 2.0]))  # the method takes one
     for call in (lambda: xp.clip(x, 0), lambda: xp.clip(x), lambda: xp.clip(x, a_min=0)):
         with pytest.raises(TypeError):
             call()
@@ -453,8 +453,8 @@ def test_clip_takes_both_bounds():
 
 def test_sorting_is_stable_and_of_no_other_kind():
     x = xp.asarray(np.arange(100) % 2)
-    same(xp.argsort(x), np.argsort(x.get(), kind="stable"))
-    same(x.argsort(), np.argsort(x.get(), kind="stable"))
+    assert_same(xp.argsort(x), np.argsort(x.get(), kind="stable"))
+    assert_same(x.argsort(), np.argsort(x.get(), kind="stable"))
     for kind in ("quicksort", "mergesort", "heapsort"):
         for sort in (lambda k: xp.argsort(x, kind=k), lambda k: xp.sort(x, kind=k),
                      lambda k: x.sort(kind=k), lambda k: x.argsort(kind=k)):  # fmt: skip
@@ -465,8 +465,8 @@ def test_sorting_is_stable_and_of_no_other_kind():
 def test_few_ufuncs_have_at_reduce_accumulate_and_reduceat():
     x = vector(1, 2, 3)
     idx = vector(0, 0, dtype=int)
-    same(xp.multiply.reduce(x), np.array(6.0))
-    same(xp.add.accumulate(x), np.cumsum(x.get()))
+    assert_same(xp.multiply.reduce(x), np.array(6.0))
+    assert_same(xp.add.accumulate(x), np.cumsum(x.get()))
     for call in (
         lambda: xp.maximum.reduce(x),
         lambda: xp.maximum.accumulate(x),
@@ -479,17 +479,19 @@ def test_few_ufuncs_have_at_reduce_accumulate_and_reduceat():
             call()
     with pytest.raises(TypeError, match="at does not support int8"):
         xp.add.at(x.astype(np.int8), idx, 1)
-    same(xp.subtract.outer(x, x[:2]), np.subtract.outer(x.get(), x.get()[:2]))
+    assert_same(xp.subtract.outer(x, x[:2]), np.subtract.outer(x.get(), x.get()[:2]))
 
 
 def test_reduceat_is_a_difference_of_running_sums():
     x = vector(1, 2, 3, 4)
     runs = [0, 2, 2, 1]  # a start not below the next gives its one element
-    same(xp.add.reduceat(x, xp.asarray(runs)), np.add.reduceat(x.get(), runs))
+    assert_same(xp.add.reduceat(x, xp.asarray(runs)), np.add.reduceat(x.get(), runs))
     two = xp.arange(12.0).reshape(2, 3, 2)
     for axis in (0, 1, 2, -1):
         idx = [0, 1]
-        same(xp.add.reduceat(two, xp.asarray(idx), axis), np.add.reduceat(two.get(), idx, axis))
+        assert_same(
+            xp.add.reduceat(two, xp.asarray(idx), axis), np.add.reduceat(two.get(), idx, axis)
+        )
     starts = vector(0, 1, dtype=int)
     assert float(xp.add.reduceat(vector(1e17, 1), starts)[1]) == 0.0  # NumPy: 1
     assert np.isnan(float(xp.add.reduceat(vector(np.inf, 1), starts)[1]))  # NumPy: 1
@@ -503,6 +505,7 @@ def test_results_overflow_and_divide_by_zero_in_silence():
         x /= 0
         vector(np.nan).astype(int)
         xp.ones(2, int) // 0  # noqa: B018
+    assert np.isinf(x.get()[1]) and np.isnan(x.get()[0])
 
 
 # --- dtypes, flags, small things -----------------------------------------------------------
@@ -528,7 +531,7 @@ def test_only_numbers_of_at_most_64_bits_a_part(make):
 
 
 def test_foreign_byte_order_is_turned():
-    same(xp.asarray(np.array([1, 2], ">i4")), np.array([1, 2], np.int32))
+    assert_same(xp.asarray(np.array([1, 2], ">i4")), np.array([1, 2], np.int32))
 
 
 def test_no_array_is_read_only():
@@ -537,7 +540,7 @@ def test_no_array_is_read_only():
         x.flags.writeable  # noqa: B018
     x.flags.writeable = False  # changes nothing
     x[0] = 1.0
-    same(x, [1.0, 0.0])
+    assert_same(x, [1.0, 0.0])
     y = xp.broadcast_to(xp.zeros(1), (2,))
     assert y.shape == (2,) and y.flags.c_contiguous is False
     assert x.flags["C_CONTIGUOUS"] is True
@@ -546,8 +549,8 @@ def test_no_array_is_read_only():
 def test_lists_of_device_arrays_stack():
     x = vector(1, 2)
     with xp.counting() as counts:
-        same(xp.asarray([x[0], x[1]]), x.get())
-        same(xp.array([[x, x], [x, x]]), [[[1, 2]] * 2] * 2)
+        assert_same(xp.asarray([x[0], x[1]]), x.get())
+        assert_same(xp.array([[x, x], [x, x]]), [[[1, 2]] * 2] * 2)
     assert counts.copies_in == 0
     with pytest.raises(TypeError, match="Implicit conversion"):
         xp.asarray([x[0], 1.0])
@@ -575,8 +578,8 @@ def test_operators_leave_room_for_others():
         assert (x + other, x @ other, x < other) == ("radd", "rmatmul", "gt")
     with pytest.raises(TypeError):
         x - Other()
-    same(x == None, np.array([False, False]))  # noqa: E711
-    same(x != object(), np.array([True, True]))
+    assert_same(x == None, np.array([False, False]))  # noqa: E711
+    assert_same(x != object(), np.array([True, True]))
 
 
 def test_a_vector_is_its_own_transpose():
@@ -588,7 +591,7 @@ def test_a_vector_is_its_own_transpose():
 def test_isclose_copies_from_the_host():
     x = vector(1, 2)
     with xp.counting() as counts:
-        same(xp.isclose(x, np.array([1.0, 3.0])), np.array([True, False]))
+        assert_same(xp.isclose(x, np.array([1.0, 3.0])), np.array([True, False]))
     assert counts.copies_in == 1
     with pytest.raises(TypeError):
         xp.array_equal(x, x.get())
@@ -604,8 +607,8 @@ def kernel(text, ins="T x, T y", outs="T z"):
 def test_kernels_want_one_dtype_a_letter():
     k = kernel("z = x + y")
     x = xp.ones((2, 1), xp.float32)
-    same(k(x, xp.ones(3, xp.float32)), np.full((2, 3), 2, np.float32))
-    same(k(x, 0.5), np.full((2, 1), 1.5, np.float32))  # a number takes the letter's
+    assert_same(k(x, xp.ones(3, xp.float32)), np.full((2, 3), 2, np.float32))
+    assert_same(k(x, 0.5), np.full((2, 1), 1.5, np.float32))  # a number takes the letter's
     out = xp.zeros((2, 1), xp.float32)
     assert k(x, x, out) is out and float(out[0, 0]) == 2
     for wrong in ((x, xp.ones(3)), (x,), (x, x.get()), (x, x, xp.zeros((2, 1))), (x, x, x.get())):
@@ -621,19 +624,19 @@ def test_kernels_want_one_dtype_a_letter():
 
 def test_kernels_compute_as_c_does():
     x = vector(-7, 7, dtype=np.int32)
-    same(kernel("z = x / y")(x, 2), np.array([-3, 3], np.int32))  # NumPy: -3.5, floored -4
-    same(kernel("z = x % y")(x, 4), np.array([-3, 3], np.int32))  # NumPy: 1, 3
+    assert_same(kernel("z = x / y")(x, 2), np.array([-3, 3], np.int32))  # NumPy: -3.5, floored -4
+    assert_same(kernel("z = x % y")(x, 4), np.array([-3, 3], np.int32))  # NumPy: 1, 3
     one = xp.ones(1, xp.float32)
-    same(kernel("z = 1 / 2 * x + y")(one, 0), np.zeros(1, np.float32))
-    same(kernel("z = x / 3 + y")(one, 0), np.ones(1, np.float32) / np.float32(3))
+    assert_same(kernel("z = 1 / 2 * x + y")(one, 0), np.zeros(1, np.float32))
+    assert_same(kernel("z = x / 3 + y")(one, 0), np.ones(1, np.float32) / np.float32(3))
     third = kernel("z = 0.1f * x + y", outs="double z")(one, 0)
-    same(third, np.array([np.float32(0.1)], float))
+    assert_same(third, np.array([np.float32(0.1)], float))
     assert float(kernel("z = 0.1 * x + y", outs="double z")(one, 0)[0]) == 0.1
     t, u = kernel("T s = x * x; z = s + exp(-y); w = (z > 1) * erf(x)", outs="T z, T w")(one, 0.0)
-    same(t, np.full(1, 2, np.float32))
+    assert_same(t, np.full(1, 2, np.float32))
     assert float(u[0]) == pytest.approx(0.8427008, rel=1e-6)
     float_erf = kernel("z = erf(x) + y", outs="double z")(one, 0)  # of a float, a float
-    same(float_erf, np.array([math.erf(1)], np.float32).astype(float))
+    assert_same(float_erf, np.array([math.erf(1)], np.float32).astype(float))
 
 
 @pytest.mark.parametrize(
